@@ -1,1 +1,5 @@
-//!
+//! The actor tree of a node: what has a mailbox, a timer or a lifetime.
+
+mod node;
+
+pub use node::{Answer, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport};

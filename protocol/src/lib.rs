@@ -1,1 +1,13 @@
+//! Bytes that another process may read, and the names for them.
 //!
+//! This crate never does I/O, never reads a clock and never draws a random number: identifiers are
+//! made from entropy that the caller brings, times are parameters.
+
+pub mod delta;
+pub mod envelope;
+pub mod heartbeat;
+pub mod ids;
+pub mod keys;
+pub mod manifest;
+pub mod names;
+pub mod registry;

@@ -1,0 +1,129 @@
+//! What touches the world: clock, entropy, local files, runtimes, memory readings.
+//!
+//! `engine` and `actors` reach all of it through [`Host`] alone, so a simulation can replace it and
+//! the same seed gives the same trace.
+
+use bytes::Bytes;
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Wall clock and monotonic clock. Timers are tokio's, which a simulation pauses.
+pub trait Clock: Send + Sync + Debug {
+    /// Milliseconds since the Unix epoch. For people and for Delta's timestamps; no decision
+    /// compares two machines' readings.
+    fn unix_ms(&self) -> i64;
+    /// Time since some fixed moment of this process.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The only source of random bytes.
+pub trait Entropy: Send + Sync + Debug {
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+impl dyn Entropy {
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// What a directory entry or a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStatus {
+    pub path: PathBuf,
+    pub is_directory: bool,
+    pub size_bytes: u64,
+    /// Milliseconds since the Unix epoch, by the file system's clock.
+    pub modified_ms: i64,
+}
+
+/// The seam under the local store. All calls block; [`Host::blocking`] runs them. Paths are absolute.
+///
+/// Durability is what `sync` and `sync_directory` promise and nothing else is: a simulation drops or
+/// tears everything that was not synced.
+pub trait Files: Send + Sync + Debug {
+    /// Creates or truncates the file, making missing parent directories, and writes all parts.
+    fn write(&self, path: &Path, parts: &[Bytes]) -> io::Result<()>;
+    /// Makes a file's content durable.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// A second name for a file; `AlreadyExists` when `to` is there. Makes missing parents of `to`.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Replaces `to` atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file or an empty directory.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn status(&self, path: &Path) -> io::Result<FileStatus>;
+    /// Entries of one directory, in name order; an absent directory is `NotFound`.
+    fn list(&self, path: &Path) -> io::Result<Vec<FileStatus>>;
+    /// Bytes of the range, or an error when the file is shorter.
+    fn read(&self, path: &Path, range: Range<u64>) -> io::Result<Bytes>;
+}
+
+/// Runs blocking jobs. The real one has a few I/O threads behind a bounded channel; a simulation
+/// runs the job at once.
+pub trait Blocking: Send + Sync + Debug {
+    fn run(&self, job: Box<dyn FnOnce() + Send + 'static>);
+}
+
+impl dyn Blocking {
+    /// Runs a job and gives its result; a job that panicked gives an error.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.run(Box::new(move || {
+            let _ = sender.send(job());
+        }));
+        receiver.await.map_err(|_| io::Error::other("a blocking job ended without a result"))
+    }
+}
+
+/// Readings of this process and its machine.
+pub trait Machine: Send + Sync + Debug {
+    /// Cores this process may use (cgroup, then affinity), at least 1.
+    fn cores(&self) -> usize;
+    /// Memory this process may use in bytes (cgroup, then the machine's).
+    fn memory_bytes(&self) -> u64;
+    /// Resident memory of this process in bytes, now.
+    fn resident_bytes(&self) -> u64;
+    fn host_name(&self) -> String;
+    fn process_id(&self) -> u32;
+}
+
+/// Where work runs. In a simulation both are the one runtime.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    /// As many worker threads as bees; only query and write work.
+    pub query: Handle,
+    /// Actors, heartbeats, object-store I/O; never waits behind a query.
+    pub control: Handle,
+}
+
+/// Everything that a node takes from the world. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub files: Arc<dyn Files>,
+    pub blocking: Arc<dyn Blocking>,
+    pub machine: Arc<dyn Machine>,
+    pub runtimes: Runtimes,
+    /// How DataFusion gets its spill files: real ones under a chamber's scratch directory when
+    /// `None`, this factory's in a simulation.
+    pub spill: Option<Arc<dyn SpillFactory>>,
+}
+
+/// Makes the spill-file factory of one chamber (see `DiskManagerMode::Custom`).
+pub trait SpillFactory: Send + Sync + Debug {
+    fn chamber(&self) -> Arc<dyn datafusion::execution::TempFileFactory>;
+}

@@ -1,0 +1,90 @@
+//! Settings are data: read at the edge from flags, environment and file, refused when unknown.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How cells are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    None,
+    Snappy,
+    Zstd,
+    #[default]
+    Lz4Raw,
+}
+
+/// What a new write does while the node is hot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backpressure {
+    /// Waits up to 30 s, then fails.
+    #[default]
+    Block,
+    Error,
+    Ignore,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The name of this node for people; the host name when absent.
+    pub name: Option<String>,
+    /// Memory that this process may use, in bytes; measured when absent.
+    pub memory_bytes: Option<u64>,
+    /// Number of bees; one per usable core when absent.
+    pub bees: Option<usize>,
+    /// Where operators spill; a directory of its own under the system's temporary one when absent.
+    pub scratch_directory: Option<PathBuf>,
+    /// Most bytes of scratch that one chamber may use.
+    pub scratch_bytes_max: u64,
+    /// Codec of new cells.
+    pub codec: Codec,
+    /// Whether commits and cells on a local meadow are synced before they are acknowledged.
+    pub sync: bool,
+    /// Rows of a row group in new cells.
+    pub row_group_rows_max: usize,
+    /// Cell size in bytes; from the bee's budget (leafcutter) when absent.
+    pub target_cell_bytes: Option<u64>,
+    /// Partitions that one write may touch.
+    pub max_partitions: usize,
+    /// A query or write that takes longer fails.
+    pub query_deadline_ms: u64,
+    /// Deadline of one storage request with its retries.
+    pub storage_deadline_ms: u64,
+    pub backpressure: Backpressure,
+    /// Commits between two checkpoints of a frame's ledger.
+    pub checkpoint_interval: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            memory_bytes: None,
+            bees: None,
+            scratch_directory: None,
+            scratch_bytes_max: 100 << 30,
+            codec: Codec::default(),
+            sync: true,
+            row_group_rows_max: 256 * 1024,
+            target_cell_bytes: None,
+            max_partitions: 10_000,
+            query_deadline_ms: 3_600_000,
+            storage_deadline_ms: 60_000,
+            backpressure: Backpressure::default(),
+            checkpoint_interval: 100,
+        }
+    }
+}
+
+impl Settings {
+    pub fn query_deadline(&self) -> Duration {
+        Duration::from_millis(self.query_deadline_ms)
+    }
+
+    pub fn storage_deadline(&self) -> Duration {
+        Duration::from_millis(self.storage_deadline_ms)
+    }
+}

@@ -1,0 +1,59 @@
+//! Identifiers: 128 random bits each, a type each, so that one is never taken for another.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(uuid::Uuid);
+
+        impl $name {
+            /// Makes the identifier from 16 bytes of the host's entropy (a version 4 UUID).
+            pub fn from_random(bytes: [u8; 16]) -> Self {
+                Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+            }
+
+            /// Reads the canonical hyphenated text form.
+            pub fn parse(text: &str) -> Option<Self> {
+                uuid::Uuid::try_parse(text).ok().map(Self)
+            }
+
+            /// The first eight hexadecimal digits, for names that people read.
+            pub fn short(&self) -> String {
+                self.0.simple().to_string()[..8].to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// One process start of one node.
+    NodeId
+);
+id!(
+    /// One frame, for ever; equal to `metaData.id` of its ledger. An attached table keeps its own.
+    FrameId
+);
+id!(
+    /// One attempt to commit: `commitInfo.txnId`. Tells our own landed commit from somebody else's.
+    CommitId
+);
+id!(
+    /// One running query.
+    QueryId
+);
