@@ -8,11 +8,7 @@ pub enum NameError {
     #[error("a {kind} name is empty")]
     Empty { kind: &'static str },
     #[error("{kind} name {name:?}: {reason}")]
-    Invalid {
-        kind: &'static str,
-        name: String,
-        reason: &'static str,
-    },
+    Invalid { kind: &'static str, name: String, reason: &'static str },
 }
 
 /// A checked name in NFC. Equality, order and hash ignore case; the spelling is kept for display.
@@ -93,11 +89,7 @@ impl fmt::Debug for Name {
 
 impl FrameName {
     pub fn new(hive: Name, box_name: Name, frame: Name) -> Self {
-        Self {
-            hive,
-            box_name,
-            frame,
-        }
+        Self { hive, box_name, frame }
     }
 
     /// Checks three texts.

@@ -69,12 +69,7 @@ impl Catalog {
         let _ = (hive, if_not_exists);
         todo!()
     }
-    pub async fn create_box(
-        &self,
-        hive: &Name,
-        box_name: &Name,
-        if_not_exists: bool,
-    ) -> Result<bool> {
+    pub async fn create_box(&self, hive: &Name, box_name: &Name, if_not_exists: bool) -> Result<bool> {
         let _ = (hive, box_name, if_not_exists);
         todo!()
     }
@@ -100,24 +95,11 @@ impl Catalog {
         todo!()
     }
     /// Refused while it has frames, unless `cascade`.
-    pub async fn drop_box(
-        &self,
-        hive: &Name,
-        box_name: &Name,
-        if_exists: bool,
-        cascade: bool,
-        purge: bool,
-    ) -> Result<bool> {
+    pub async fn drop_box(&self, hive: &Name, box_name: &Name, if_exists: bool, cascade: bool, purge: bool) -> Result<bool> {
         let _ = (hive, box_name, if_exists, cascade, purge);
         todo!()
     }
-    pub async fn drop_hive(
-        &self,
-        hive: &Name,
-        if_exists: bool,
-        cascade: bool,
-        purge: bool,
-    ) -> Result<bool> {
+    pub async fn drop_hive(&self, hive: &Name, if_exists: bool, cascade: bool, purge: bool) -> Result<bool> {
         let _ = (hive, if_exists, cascade, purge);
         todo!()
     }

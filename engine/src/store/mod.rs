@@ -43,12 +43,7 @@ impl Meadow {
     }
 
     /// A meadow over a given store: simulations, tests.
-    pub fn over(
-        store: Arc<dyn ObjectStore>,
-        label: &str,
-        host: &Host,
-        settings: &Settings,
-    ) -> Self {
+    pub fn over(store: Arc<dyn ObjectStore>, label: &str, host: &Host, settings: &Settings) -> Self {
         let _ = (label, host, settings);
         Self { store }
     }
