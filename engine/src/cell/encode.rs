@@ -26,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 const CREATED_BY: &str = concat!("apiary version ", env!("CARGO_PKG_VERSION"));
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
+/// Fewer rows are encoded where they are.
+const ROWS_WORTH_A_TASK: usize = 4096;
 
 /// What all cells of one write have in common.
 #[derive(Debug)]
@@ -150,12 +152,15 @@ impl CellWriter {
         })
     }
 
-    /// Takes rows in; they may still be on their way through the encoders when it returns.
-    pub async fn write(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
+    /// Takes rows in, which hold `bytes`; they may still be on their way through the encoders when it
+    /// returns.
+    pub async fn write(&mut self, batches: Vec<RecordBatch>, bytes: usize) -> Result<()> {
+        self.settle().await?;
+        self.running_bytes = bytes;
         let mut chunk = Vec::with_capacity(batches.len());
         let mut chunk_rows = 0;
         for mut batch in batches {
-            while self.group_rows + chunk_rows + batch.num_rows() > self.format.row_group_rows {
+            while batch.num_rows() > 0 && self.group_rows + chunk_rows + batch.num_rows() > self.format.row_group_rows {
                 let room = self.format.row_group_rows - self.group_rows - chunk_rows;
                 chunk.push(batch.slice(0, room));
                 batch = batch.slice(room, batch.num_rows() - room);
@@ -180,7 +185,6 @@ impl CellWriter {
         }
         for batch in &batches {
             batch.columns().iter().fold(0, |leaf, column| self.nans.observe(column, leaf));
-            self.running_bytes += batch.get_array_memory_size();
         }
         self.group_rows += rows;
         self.rows += rows as u64;
@@ -200,7 +204,11 @@ impl CellWriter {
             batches,
             next: AtomicUsize::new(0),
         });
-        for _ in 0..self.format.crew.min(self.format.schema.fields().len()) {
+        let crew = self.format.crew.min(self.format.schema.fields().len());
+        if crew == 1 || rows < ROWS_WORTH_A_TASK {
+            return work.run();
+        }
+        for _ in 0..crew {
             let work = work.clone();
             let task = self.format.query.spawn(async move { work.run() });
             self.running.push(AbortOnDropHandle::new(task));
@@ -208,12 +216,16 @@ impl CellWriter {
         Ok(())
     }
 
+    pub fn has_open_group(&self) -> bool {
+        self.encoders.is_some()
+    }
+
     /// Waits for the encoders to be done with what they were given.
     pub async fn settle(&mut self) -> Result<()> {
         for task in std::mem::take(&mut self.running) {
             join(task).await?;
+            self.running_bytes = 0;
         }
-        self.running_bytes = 0;
         Ok(())
     }
 
@@ -249,14 +261,20 @@ impl CellWriter {
             chunks: (0..count).map(|_| Mutex::new(None)).collect(),
             next: AtomicUsize::new(0),
         });
-        let mut tasks = Vec::new();
-        for _ in 0..self.format.crew.min(count) {
-            let closing = closing.clone();
-            let task = self.format.query.spawn(async move { closing.run() });
-            tasks.push(AbortOnDropHandle::new(task));
-        }
-        for task in tasks {
-            join(task).await?;
+        let crew = self.format.crew.min(count);
+        if crew == 1 || self.group_rows < ROWS_WORTH_A_TASK {
+            closing.run()?;
+        } else {
+            let tasks: Vec<_> = (0..crew)
+                .map(|_| {
+                    let closing = closing.clone();
+                    let task = self.format.query.spawn(async move { closing.run() });
+                    AbortOnDropHandle::new(task)
+                })
+                .collect();
+            for task in tasks {
+                join(task).await?;
+            }
         }
         let mut group = self.file.next_row_group().map_err(parquet_error)?;
         for chunk in &closing.chunks {

@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::store::Meadow;
 use bytes::{Bytes, BytesMut};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -67,7 +67,7 @@ impl Upload {
         let rest = self.buffer.split().freeze();
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
-            self.on_control(async move { store.put(&path, rest.into()).await }).await?;
+            self.on_control(async move { store.put_opts(&path, rest.into(), PutOptions::default()).await }).await?;
             return Ok(self.total_bytes);
         }
         if !rest.is_empty() {
@@ -85,7 +85,7 @@ impl Upload {
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
             let started =
-                self.on_control(async move { store.put_multipart(&path).await }).await?;
+                self.on_control(async move { store.put_multipart_opts(&path, PutMultipartOptions::default()).await }).await?;
             self.multipart = Some(started);
         }
         if let Some(multipart) = &mut self.multipart {

@@ -1,3 +1,4 @@
+use super::types;
 use super::*;
 use arrow::array::*;
 use arrow::datatypes::{DataType, TimeUnit, UnionFields, UnionMode};
