@@ -13,9 +13,10 @@ use crate::mailbox::{Alive, Census, Reply, spawn_report};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::store::Meadow;
+use apiary_protocol::format::BUILD;
 use apiary_protocol::heartbeat::{CacheSummary, Heartbeat as Beat, Load};
 use apiary_protocol::ids::NodeId;
-use apiary_protocol::{envelope, keys};
+use apiary_protocol::keys;
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -143,7 +144,7 @@ async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
     let beat = Beat {
         node: with.node_id,
         name: with.name,
-        build: envelope::build().to_string(),
+        build: BUILD.to_string(),
         sequence,
         next_beat_ms: next.as_millis() as u64,
         cores: division.bees as u32,

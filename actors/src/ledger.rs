@@ -15,6 +15,7 @@ use apiary_engine::catalog::FrameEntry;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::ledger::{Committed, Intent, Ledger, Reads, Snapshot};
+use apiary_engine::settings::Settings;
 use apiary_engine::sql::Snapshots;
 use apiary_engine::store::Meadow;
 use async_trait::async_trait;
@@ -57,7 +58,7 @@ pub(crate) struct View {
 pub(crate) struct Arguments {
     pub(crate) host: Host,
     pub(crate) meadow: Meadow,
-    pub(crate) checkpoint_interval: u64,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) census: Census,
 }
 
@@ -149,12 +150,8 @@ impl Actor for LedgerActor {
 
 impl State {
     fn ledger(&self, location: &str) -> Ledger {
-        Ledger {
-            host: self.with.host.clone(),
-            meadow: self.with.meadow.clone(),
-            location: location.to_string(),
-            checkpoint_interval: self.with.checkpoint_interval,
-        }
+        let Arguments { host, meadow, settings, .. } = &self.with;
+        Ledger::new(host.clone(), meadow.clone(), location.to_string(), settings)
     }
 
     fn frame(&mut self, location: &str) -> &mut Frame {
@@ -256,7 +253,9 @@ impl State {
             Ok((results, newest)) => {
                 frame.keep(&newest);
                 for (reply, result) in in_flight.replies.into_iter().zip(results) {
-                    if let Ok(committed) = &result {
+                    if let Ok(committed) = &result
+                        && !committed.already
+                    {
                         due = Some(committed.version);
                     }
                     let _ = reply.send(result);
@@ -277,7 +276,7 @@ impl State {
     /// The author of the version that completes an interval writes the checkpoint, after the
     /// acknowledgement.
     fn checkpoint_when_due(&mut self, myself: &ActorRef<Message>, location: &str, version: u64) {
-        let interval = self.with.checkpoint_interval.max(1);
+        let interval = self.with.settings.checkpoint_interval.max(1);
         if version == 0 || !version.is_multiple_of(interval) {
             return;
         }

@@ -7,7 +7,7 @@ use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
 use crate::context::Context;
 use crate::ledger::LedgerHandle;
-use crate::mailbox::Reply;
+use crate::mailbox::{Reply, stopped};
 use crate::planner::PlannerHandle;
 use crate::query::Job;
 use crate::read::{self, ReadJob};
@@ -307,6 +307,9 @@ impl Node {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        if self.inner.tree.is_stopping() {
+            return Err(stopped());
+        }
         let cancel = CancellationToken::new();
         let guard = cancel.clone().drop_guard();
         let (reply, answer) = oneshot::channel();

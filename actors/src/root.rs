@@ -214,7 +214,7 @@ fn ledger_child(
     let arguments = ledger::Arguments {
         host: host.clone(),
         meadow: meadow.clone(),
-        checkpoint_interval: settings.checkpoint_interval,
+        settings: settings.clone(),
         census: census.clone(),
     };
     Child::new("ledger", REQUESTS_MAX, move || (LedgerActor, arguments.clone()))

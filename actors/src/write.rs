@@ -13,7 +13,7 @@ use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::catalog::FrameEntry;
 use apiary_engine::cell::{WriteSpec, WrittenCells, write_cells};
 use apiary_engine::error::{Error, ErrorKind, Result};
-use apiary_engine::ledger::{Committed, Conflict, Intent, Reads, Snapshot};
+use apiary_engine::ledger::{Committed, Intent, Reads, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::{PlannedQuery, Session, Snapshots};
 use apiary_engine::store::Meadow;
@@ -33,6 +33,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
+
+const COMMITTED_BEFORE: &str = "this transaction was committed before; nothing was written";
 
 /// Where the rows come from.
 pub(crate) enum Source {
@@ -106,10 +108,10 @@ pub(crate) async fn write(context: &Context, job: WriteJob, source: Source, comm
         warnings: Vec::new(),
     };
     match prepared {
-        None => report.warnings.push("this transaction was committed before".into()),
+        None => report.warnings.push(COMMITTED_BEFORE.into()),
         Some((uploaded, base)) => {
             committing.store(true, Ordering::SeqCst);
-            commit(context, &job.options, &target, uploaded, base, &mut report).await?;
+            commit(context, &job.options, uploaded, base, &mut report).await?;
         }
     }
     let elapsed = context.environment.host.clock.monotonic().saturating_sub(started_at);
@@ -304,7 +306,6 @@ fn rows_as(planned: &PlannedQuery, inside: Arc<TaskContext>, schema: SchemaRef) 
 async fn commit(
     context: &Context,
     options: &WriteOptions,
-    target: &Target,
     mut uploaded: Uploaded,
     base: Base,
     report: &mut WriteReport,
@@ -322,6 +323,12 @@ async fn commit(
         ..Intent::append(id, adds)
     };
     match context.ledger.commit(base.snapshot, intent).await {
+        // The guard's drop deletes the cells: an earlier commit holds these rows.
+        Ok(Committed { version, already: true, .. }) => {
+            report.version = version;
+            report.warnings.push(COMMITTED_BEFORE.into());
+            Ok(())
+        }
         Ok(Committed { version, .. }) => {
             uploaded.kept = true;
             report.version = version;
@@ -333,18 +340,6 @@ async fn commit(
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
             uploaded.kept = true;
             Err(error)
-        }
-        Err(Error::Conflict(Conflict::Transaction { .. })) if options.txn.is_some() => {
-            let now = context.ledger.snapshot(&target.entry).await?;
-            if !already_committed(options, &now) {
-                return Err(Error::Busy {
-                    what: format!("a concurrent transaction of {}", target.entry.name),
-                    retry_after: Duration::from_millis(100),
-                });
-            }
-            report.version = now.version;
-            report.warnings.push("this transaction was committed before".into());
-            Ok(())
         }
         Err(error) => Err(error),
     }
