@@ -49,8 +49,6 @@ pub(crate) enum Message {
     Finished { result: Result<Result<()>, String> },
 }
 
-impl ractor::Message for Message {}
-
 pub(crate) struct Arguments {
     pub(crate) bee_id: String,
     pub(crate) host: Host,

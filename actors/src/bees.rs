@@ -63,8 +63,6 @@ pub(crate) enum Message {
     Observe { reply: Reply<View> },
 }
 
-impl ractor::Message for Message {}
-
 #[derive(Clone)]
 pub(crate) struct Arguments {
     pub(crate) host: Host,

@@ -33,8 +33,6 @@ pub(crate) enum Message {
     Farewell { reply: Reply<Result<()>> },
 }
 
-impl ractor::Message for Message {}
-
 #[derive(Clone)]
 pub(crate) struct Arguments {
     pub(crate) node_id: NodeId,

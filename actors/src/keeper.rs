@@ -29,8 +29,6 @@ pub(crate) enum Message {
     Swept { result: std::result::Result<Result<usize>, String> },
 }
 
-impl ractor::Message for Message {}
-
 #[derive(Clone)]
 pub(crate) struct Arguments {
     pub(crate) node_id: NodeId,

@@ -43,8 +43,6 @@ pub(crate) enum Message {
     Observe { reply: Reply<View> },
 }
 
-impl ractor::Message for Message {}
-
 type GroupResult = (Vec<Result<Committed>>, Arc<Snapshot>);
 
 /// What `Observe` answers.

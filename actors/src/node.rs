@@ -134,6 +134,11 @@ pub struct NodeStatus {
     pub target_cell_bytes: u64,
     pub cache_bytes: u64,
     pub resident_bytes: u64,
+    /// Results that wait in memory for their clients.
+    pub results_bytes: u64,
+    /// Frames whose newest snapshot is kept.
+    pub cached_snapshots: usize,
+    pub commits_in_flight: usize,
     pub abandoned_tasks: u64,
     pub requests: RequestCounts,
 }
@@ -371,6 +376,7 @@ impl Inner {
         let environment = &self.context.environment;
         let bees = self.context.bees.observe().await?;
         let planner = self.context.planner.observe().await?;
+        let ledger = self.context.ledger.observe().await?;
         let division = self.context.chambers.division();
         let name = environment.settings.name.clone();
         Ok(NodeStatus {
@@ -388,6 +394,9 @@ impl Inner {
             target_cell_bytes: self.target_cell_bytes,
             cache_bytes: self.context.chambers.cache_bytes(),
             resident_bytes: bees.resident_bytes,
+            results_bytes: self.context.results.held_bytes(),
+            cached_snapshots: ledger.snapshots,
+            commits_in_flight: ledger.commits_in_flight,
             abandoned_tasks: planner.abandoned_tasks,
             requests: environment.meadow.requests(),
         })

@@ -24,8 +24,6 @@ pub(crate) enum Message {
     Observe { reply: Reply<View> },
 }
 
-impl ractor::Message for Message {}
-
 /// What `Observe` answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct View {

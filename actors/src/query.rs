@@ -34,8 +34,6 @@ pub(crate) enum Message {
     Ended { result: Result<(), String> },
 }
 
-impl ractor::Message for Message {}
-
 pub(crate) struct State {
     label: String,
     _work: AbortOnDropHandle<()>,

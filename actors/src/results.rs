@@ -151,10 +151,6 @@ impl Writer {
         true
     }
 
-    pub(crate) fn delivered(&self) -> bool {
-        self.shared.state.lock().delivered
-    }
-
     /// All rows are in, or no more will come. The first call counts.
     pub(crate) fn finish(&self, end: Result<()>) {
         self.shared.finish(end);
@@ -265,8 +261,6 @@ impl Reader {
                     }
                     file = None;
                 }
-                // Registered before looking, so that no notification falls between.
-                let changed = reader.shared.changed.notified();
                 match reader.shared.take() {
                     Some(Taken::Batch(batch)) => {
                         return Some((Ok(batch), (reader, runtime, guard, file, false)));
@@ -276,7 +270,8 @@ impl Reader {
                         return Some((Err(error), (reader, runtime, guard, file, true)));
                     }
                     Some(Taken::End) => return None,
-                    None => changed.await,
+                    // A notification that fell between is kept: there is one reader.
+                    None => reader.shared.changed.notified().await,
                 }
             }
         })

@@ -40,8 +40,6 @@ pub(crate) enum Message {
     BeginStop { reply: Reply<Vec<(&'static str, ActorCell)>> },
 }
 
-impl ractor::Message for Message {}
-
 pub(crate) struct Arguments {
     host: Host,
     children: Vec<Box<dyn Supervised>>,
