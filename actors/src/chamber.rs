@@ -123,6 +123,14 @@ impl Chamber {
     }
 }
 
+#[cfg(test)]
+impl Chamber {
+    /// Bytes that are in scratch now.
+    pub(crate) fn held_scratch_bytes(&self) -> u64 {
+        self.scratch.account.held_bytes.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug, Default)]
 struct ScratchAccount {
     bytes_max: u64,

@@ -9,11 +9,13 @@ use crate::ledger::LedgerHandle;
 use crate::mailbox::panic_text;
 use crate::planner::PlannerHandle;
 use crate::results::ResultsBudget;
+use crate::write::QuerySource;
 use apiary_engine::behavior::abandonment::{
     self, FailureClass, Record, Strategy, Verdict, plan_next,
 };
 use apiary_engine::behavior::mason::plan_crew;
 use apiary_engine::error::{Error, Result};
+use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::{self, Crew, Environment, PlannedQuery, Session};
 use datafusion::execution::TaskContext;
 use datafusion::sql::parser::Statement as SqlStatement;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -33,7 +36,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Plans on the query runtime, outside any chamber: the crew's size follows from the plan.
+    /// Plans a query. See [`Context::planning`].
     pub(crate) async fn plan(
         &self,
         session: &Session,
@@ -41,16 +44,43 @@ impl Context {
         strategy: Strategy,
     ) -> Result<PlannedQuery> {
         let environment = self.environment.clone();
-        let (session, statement) = (session.clone(), statement.clone());
-        let crew = Crew {
+        let (session, statement, crew) = (session.clone(), statement.clone(), self.planning_crew(strategy));
+        self.planning(async move { sql::plan_query(&environment, &session, &statement, &crew).await }).await
+    }
+
+    /// Plans the rows of an INSERT into a frame of `schema`. See [`Context::planning`].
+    pub(crate) async fn plan_insert(
+        &self,
+        source: &QuerySource,
+        schema: Arc<FrameSchema>,
+        strategy: Strategy,
+    ) -> Result<PlannedQuery> {
+        let environment = self.environment.clone();
+        let (source, crew) = (source.clone(), self.planning_crew(strategy));
+        self.planning(async move {
+            let QuerySource { session, statement, columns } = source;
+            sql::plan_insert(&environment, &session, &schema, &columns, &statement, &crew).await
+        })
+        .await
+    }
+
+    /// Planning runs on the query runtime, outside any chamber: the crew's size follows from the
+    /// plan, and the plan is moved into the crew's chamber to run.
+    async fn planning(
+        &self,
+        planning: impl Future<Output = Result<PlannedQuery>> + Send + 'static,
+    ) -> Result<PlannedQuery> {
+        let planning = self.environment.host.runtimes.query.spawn(planning.in_current_span());
+        AbortOnDropHandle::new(planning).await.unwrap_or_else(|error| Err(join_error(error)))
+    }
+
+    fn planning_crew(&self, strategy: Strategy) -> Crew {
+        Crew {
             bees: self.chambers.division().bees,
             runtime: self.chambers.planning().clone(),
             spilling_joins: strategy.spilling_joins,
             batch_rows: strategy.batch_rows,
-        };
-        let planning = async move { sql::plan_query(&environment, &session, &statement, &crew).await };
-        let planning = self.environment.host.runtimes.query.spawn(planning);
-        AbortOnDropHandle::new(planning).await.unwrap_or_else(|error| Err(join_error(error)))
+        }
     }
 
     /// How many bees an attempt wants, and with how few it begins.

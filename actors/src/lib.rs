@@ -22,6 +22,9 @@ mod root;
 mod supervision;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use node::{
     Answer, BeeStatus, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport,
 };

@@ -178,6 +178,7 @@ impl Node {
             catalog: Arc::new(Catalog::new(host.clone(), meadow)),
             snapshots: Arc::new(ledger.clone()),
             settings: settings.clone(),
+            caches: Arc::default(),
         };
         let context = Arc::new(Context {
             environment,

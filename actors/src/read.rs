@@ -12,9 +12,13 @@ use crate::node::Progress;
 use crate::results::{Reader, Writer, run_ahead};
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};
-use apiary_engine::sql::{PlannedQuery, Session};
+use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
+use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::SchemaRef;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement as SqlStatement;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -137,21 +141,23 @@ async fn run_plan(planned: PlannedQuery, chamber: Chamber, writer: Writer, progr
                 None => break,
             },
             _ = look.tick() => {
-                let done = scanned_bytes(&*planned.plan);
+                let done = scan_totals(&planned.plan)?.read_bytes;
                 progress.bytes_done.store(done, Ordering::Relaxed);
             }
         }
     }
     progress.bytes_done.store(planned.scan_bytes, Ordering::Relaxed);
+    if planned.plan.is::<AnalyzeExec>() {
+        writer.push(analyzed(&planned, &chamber)?, &scratch)?;
+    }
     Ok(())
 }
 
-/// Bytes that the plan's leaves have read so far.
-fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
-    let children = plan.children();
-    if children.is_empty() {
-        let scanned = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned"));
-        return scanned.map_or(0, |bytes| bytes.as_usize() as u64);
-    }
-    children.into_iter().map(|child| scanned_bytes(child.as_ref())).sum()
+/// What EXPLAIN ANALYZE says of the run as a whole, as rows below the plan.
+fn analyzed(planned: &PlannedQuery, chamber: &Chamber) -> Result<RecordBatch> {
+    let totals = scan_totals(&planned.plan)?;
+    let (names, values): (Vec<String>, Vec<String>) =
+        explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes).into_iter().unzip();
+    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values))];
+    RecordBatch::try_new(planned.schema.clone(), columns).map_err(|error| DataFusionError::from(error).into())
 }

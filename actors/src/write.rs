@@ -15,14 +15,11 @@ use apiary_engine::cell::{WriteSpec, WrittenCells, write_cells};
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::ledger::{Committed, Intent, Reads, Snapshot};
 use apiary_engine::schema::FrameSchema;
-use apiary_engine::sql::{PlannedQuery, Session, Snapshots};
+use apiary_engine::sql::{Session, Snapshots};
 use apiary_engine::store::Meadow;
 use apiary_protocol::delta::{Add, paths::decode_path};
 use apiary_protocol::ids::CommitId;
 use apiary_protocol::names::FrameName;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -43,6 +40,7 @@ pub(crate) enum Source {
     Query(QuerySource),
 }
 
+#[derive(Clone)]
 pub(crate) struct QuerySource {
     pub(crate) session: Session,
     pub(crate) statement: Box<SqlStatement>,
@@ -237,8 +235,8 @@ async fn upload_query(
 ) -> Result<(Uploaded, Base)> {
     let mut ladder = Ladder::new();
     loop {
-        let planned = context.plan(&source.session, &source.statement, ladder.strategy).await?;
-        let columns = insert_schema(&planned.schema, &source.columns, target)?;
+        let schema = target.snapshot.schema.clone();
+        let planned = context.plan_insert(&source, schema, ladder.strategy).await?;
         let own = planned.frames.iter().find(|(name, _)| *name == job.frame);
         // A statement that reads its own target commits against what it read there.
         let base = match own {
@@ -250,7 +248,7 @@ async fn upload_query(
         let spec = write_spec(context, target);
         let work = move |chamber: Chamber| async move {
             let inside = in_chamber(&planned.context, &chamber);
-            let rows = rows_as(&planned, inside.clone(), columns)?;
+            let rows = execute_stream(planned.plan.clone(), inside.clone())?;
             write_cells(&host, &meadow, &spec, rows, inside).await
         };
         let failure = match context.bees.run(job.label.clone(), wanted, least, work).await {
@@ -260,46 +258,6 @@ async fn upload_query(
         };
         ladder.failed(&context.planner, failure, false)?;
     }
-}
-
-/// A query's columns under the names that they are inserted as, by position.
-fn insert_schema(query: &SchemaRef, columns: &[String], target: &Target) -> Result<SchemaRef> {
-    let logical = &target.snapshot.schema.logical;
-    let names: Vec<&str> = if columns.is_empty() {
-        logical.fields().iter().map(|field| field.name().as_str()).collect()
-    } else {
-        columns.iter().map(String::as_str).collect()
-    };
-    let frame = &target.entry.name;
-    if names.len() != query.fields().len() {
-        let (given, wanted) = (query.fields().len(), names.len());
-        return Err(Error::rejected(format!(
-            "INSERT INTO {frame}: the query gives {given} columns for {wanted}: name the columns to fill"
-        )));
-    }
-    let mut fields = Vec::with_capacity(names.len());
-    for (index, (name, field)) in names.iter().zip(query.fields()).enumerate() {
-        if logical.field_with_name(name).is_err() {
-            return Err(Error::rejected(format!("INSERT INTO {frame}: there is no column {name:?}")));
-        }
-        if names[..index].contains(name) {
-            return Err(Error::rejected(format!("INSERT INTO {frame}: column {name:?} is named twice")));
-        }
-        fields.push(field.as_ref().clone().with_name(*name));
-    }
-    Ok(Arc::new(Schema::new(fields)))
-}
-
-fn rows_as(planned: &PlannedQuery, inside: Arc<TaskContext>, schema: SchemaRef) -> Result<SendableRecordBatchStream> {
-    let rows = execute_stream(planned.plan.clone(), inside)?;
-    let renamed = schema.clone();
-    let rows = rows.map(move |batch| {
-        let batch = batch?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)
-            .map_err(DataFusionError::from)
-    });
-    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 /// Commits what was uploaded and fills the report.
