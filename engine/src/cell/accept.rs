@@ -38,9 +38,8 @@ impl Acceptance {
             }
         }
         let mut warnings = BTreeSet::new();
-        let sources =
-            cast::match_fields(given.fields(), frame.logical.fields(), "", &mut warnings)
-                .map_err(|refusal| explain(refusal, 0))?;
+        let sources = cast::match_fields(given.fields(), frame.logical.fields(), "", &mut warnings)
+            .map_err(|refusal| explain(refusal, 0))?;
         let views = frame.partition_columns.is_empty();
         let mut written: Vec<Field> = Vec::with_capacity(sources.len());
         for (field, source) in frame.logical.fields().iter().zip(&sources) {
@@ -49,13 +48,26 @@ impl Acceptance {
             if let Some(given) = given {
                 let empty = new_empty_array(given);
                 let nullable = field.as_ref().clone().with_nullable(true);
-                cast::convert_field(&empty, &nullable, &data_type, field.name(), None, &mut warnings)
-                    .map_err(|refusal| explain(refusal, 0))?;
+                cast::convert_field(
+                    &empty,
+                    &nullable,
+                    &data_type,
+                    field.name(),
+                    None,
+                    &mut warnings,
+                )
+                .map_err(|refusal| explain(refusal, 0))?;
             }
             written.push(Field::new(field.name(), data_type, field.is_nullable()));
         }
         let written = Arc::new(Schema::new(written));
-        Ok(Self { frame, sources, written, warnings, rows: 0 })
+        Ok(Self {
+            frame,
+            sources,
+            written,
+            warnings,
+            rows: 0,
+        })
     }
 
     /// Rows that were accepted so far.
@@ -95,7 +107,10 @@ pub fn explain(refusal: Refusal, rows_before: u64) -> Error {
         Some(row) => at_row(rows_before + row as u64),
         None => "from row 0 on".to_string(),
     };
-    Error::Rejected(format!("column {:?}, {place}: {}", refusal.path, refusal.reason))
+    Error::Rejected(format!(
+        "column {:?}, {place}: {}",
+        refusal.path, refusal.reason
+    ))
 }
 
 pub fn at_row(row: u64) -> String {

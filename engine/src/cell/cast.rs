@@ -28,7 +28,11 @@ pub struct Refusal {
 type Outcome<T = ArrayRef> = Result<T, Refusal>;
 
 fn refuse<T>(row: Option<usize>, path: &str, reason: impl Into<String>) -> Outcome<T> {
-    Err(Refusal { row, path: path.into(), reason: reason.into() })
+    Err(Refusal {
+        row,
+        path: path.into(),
+        reason: reason.into(),
+    })
 }
 
 /// A column (or nested field) as `logical` wants it, in the type that is written. `outer` are the
@@ -48,7 +52,11 @@ pub fn convert_field(
         let missing = (0..nulls.len())
             .find(|row| nulls.is_null(*row) && outer.is_none_or(|outer| outer.is_valid(*row)));
         if let Some(row) = missing {
-            return refuse(Some(row), path, "is null, and the column does not allow null");
+            return refuse(
+                Some(row),
+                path,
+                "is null, and the column does not allow null",
+            );
         }
     }
     Ok(converted)
@@ -97,7 +105,10 @@ fn no_cast(from: &DataType, to: &DataType) -> String {
 }
 
 fn plain_cast(array: &ArrayRef, to: &DataType, path: &str) -> Outcome {
-    let options = CastOptions { safe: false, ..Default::default() };
+    let options = CastOptions {
+        safe: false,
+        ..Default::default()
+    };
     cast_with_options(array, to, &options).map_err(|error| Refusal {
         row: None,
         path: path.into(),
@@ -119,14 +130,26 @@ fn convert_struct(
         columns.push(match source {
             Some(index) => {
                 let column = array.column(index);
-                convert_field(column, field, target.data_type(), &path, array.nulls(), warnings)?
+                convert_field(
+                    column,
+                    field,
+                    target.data_type(),
+                    &path,
+                    array.nulls(),
+                    warnings,
+                )?
             }
             None => new_null_array(target.data_type(), array.len()),
         });
     }
-    StructArray::try_new_with_length(written.clone(), columns, array.nulls().cloned(), array.len())
-        .map(|array| Arc::new(array) as ArrayRef)
-        .or_else(|error| refuse(None, path, error.to_string()))
+    StructArray::try_new_with_length(
+        written.clone(),
+        columns,
+        array.nulls().cloned(),
+        array.len(),
+    )
+    .map(|array| Arc::new(array) as ArrayRef)
+    .or_else(|error| refuse(None, path, error.to_string()))
 }
 
 /// For each wanted field the index of the given one: the exact name first, then the only one that
@@ -137,10 +160,18 @@ pub fn match_fields(
     path: &str,
     warnings: &mut BTreeSet<String>,
 ) -> Outcome<Vec<Option<usize>>> {
-    let name = |field: &str| if path.is_empty() { field.into() } else { format!("{path}.{field}") };
+    let name = |field: &str| {
+        if path.is_empty() {
+            field.into()
+        } else {
+            format!("{path}.{field}")
+        }
+    };
     let mut plan = Vec::with_capacity(wanted.len());
     for field in wanted {
-        let exact = given.iter().position(|candidate| candidate.name() == field.name());
+        let exact = given
+            .iter()
+            .position(|candidate| candidate.name() == field.name());
         let folded = field.name().to_lowercase();
         let similar: Vec<usize> = (0..given.len())
             .filter(|index| given[*index].name().to_lowercase() == folded)
@@ -179,14 +210,20 @@ pub fn match_fields(
 /// Rows of a list that child rows belong to.
 fn parent_row(offsets: &[i32], child: usize) -> usize {
     let first = offsets.first().copied().unwrap_or(0);
-    offsets.partition_point(|offset| (offset - first) as usize <= child).saturating_sub(1)
+    offsets
+        .partition_point(|offset| (offset - first) as usize <= child)
+        .saturating_sub(1)
 }
 
 fn rebased(offsets: &[i32]) -> (OffsetBuffer<i32>, usize, usize) {
     let first = offsets.first().copied().unwrap_or(0);
     let last = offsets.last().copied().unwrap_or(0);
     let shifted: ScalarBuffer<i32> = offsets.iter().map(|offset| offset - first).collect();
-    (OffsetBuffer::new(shifted), first as usize, (last - first) as usize)
+    (
+        OffsetBuffer::new(shifted),
+        first as usize,
+        (last - first) as usize,
+    )
 }
 
 fn convert_list(
@@ -226,16 +263,28 @@ fn convert_map(
         let inner = format!("{path}.{}", field.name());
         let column = column.slice(first, length);
         convert_field(&column, field, to.data_type(), &inner, None, warnings).map_err(|refusal| {
-            Refusal { row: refusal.row.map(|row| parent_row(&offsets, row)), ..refusal }
+            Refusal {
+                row: refusal.row.map(|row| parent_row(&offsets, row)),
+                ..refusal
+            }
         })
     };
-    let columns = vec![part(map.keys(), key, key_to)?, part(map.values(), value, value_to)?];
+    let columns = vec![
+        part(map.keys(), key, key_to)?,
+        part(map.values(), value, value_to)?,
+    ];
     let DataType::Struct(fields) = written.data_type() else {
         return refuse(None, path, "is not a map of keys and values");
     };
     StructArray::try_new(fields.clone(), columns, None)
         .and_then(|entries| {
-            MapArray::try_new(written.clone(), offsets, entries, map.nulls().cloned(), false)
+            MapArray::try_new(
+                written.clone(),
+                offsets,
+                entries,
+                map.nulls().cloned(),
+                false,
+            )
         })
         .map(|array| Arc::new(array) as ArrayRef)
         .or_else(|error| refuse(None, path, error.to_string()))
@@ -256,17 +305,28 @@ fn convert_leaf(array: &ArrayRef, logical: &DataType, written: &DataType, path: 
         (from, Float32 | Float64) if from.is_integer() => exact(array, logical, path)?,
         (Float16, Float32 | Float64) | (Float32, Float64) => plain_cast(array, logical, path)?,
         (Float64, Float32) => narrowed_float(array, path)?,
-        (Decimal32(_, _) | Decimal64(_, _) | Decimal128(_, _) | Decimal256(_, _), Decimal128(_, _))
+        (
+            Decimal32(_, _) | Decimal64(_, _) | Decimal128(_, _) | Decimal256(_, _),
+            Decimal128(_, _),
+        )
         | (Date64, Date32)
         | (Date32, Timestamp(_, None)) => exact(array, logical, path)?,
         (Timestamp(_, zone), Timestamp(_, wanted)) if zone.is_some() == wanted.is_some() => {
             exact(array, logical, path)?
         }
         (Timestamp(_, None), Timestamp(_, Some(_))) => {
-            return refuse(None, path, "is a timestamp without zone; cast it to one with a zone");
+            return refuse(
+                None,
+                path,
+                "is a timestamp without zone; cast it to one with a zone",
+            );
         }
         (Timestamp(_, Some(_)), Timestamp(_, None)) => {
-            return refuse(None, path, "is a timestamp with zone; cast it to one without zone");
+            return refuse(
+                None,
+                path,
+                "is a timestamp with zone; cast it to one without zone",
+            );
         }
         _ => return refuse(None, path, no_cast(from, logical)),
     };
@@ -279,10 +339,12 @@ fn convert_leaf(array: &ArrayRef, logical: &DataType, written: &DataType, path: 
 
 /// A cast in which every value must have a place.
 fn checked(array: &ArrayRef, to: &DataType, path: &str) -> Outcome {
-    let options = CastOptions { safe: true, ..Default::default() };
-    let cast = cast_with_options(array, to, &options).or_else(|error| {
-        refuse(None, path, format!("cannot be stored as {to}: {error}"))
-    })?;
+    let options = CastOptions {
+        safe: true,
+        ..Default::default()
+    };
+    let cast = cast_with_options(array, to, &options)
+        .or_else(|error| refuse(None, path, format!("cannot be stored as {to}: {error}")))?;
     if cast.null_count() > array.null_count() {
         let lost = (0..array.len()).find(|row| array.is_valid(*row) && cast.is_null(*row));
         return refuse(lost, path, does_not_fit(array, lost, to));
@@ -293,7 +355,10 @@ fn checked(array: &ArrayRef, to: &DataType, path: &str) -> Outcome {
 /// A cast that leads back to the same values.
 fn exact(array: &ArrayRef, to: &DataType, path: &str) -> Outcome {
     let cast = checked(array, to, path)?;
-    let options = CastOptions { safe: true, ..Default::default() };
+    let options = CastOptions {
+        safe: true,
+        ..Default::default()
+    };
     let changed = cast_with_options(&cast, array.data_type(), &options)
         .and_then(|back| cmp::distinct(array, &back))
         .or_else(|error| refuse(None, path, format!("cannot be stored as {to}: {error}")))?;
@@ -318,7 +383,9 @@ fn narrowed_float(array: &ArrayRef, path: &str) -> Outcome {
 }
 
 fn does_not_fit(array: &ArrayRef, row: Option<usize>, to: &DataType) -> String {
-    let value = row.and_then(|row| array_value_to_string(array, row).ok()).unwrap_or_default();
+    let value = row
+        .and_then(|row| array_value_to_string(array, row).ok())
+        .unwrap_or_default();
     let value: String = value.chars().take(64).collect();
     format!("holds {value}, which does not fit {to} exactly; change the value or the column's type")
 }

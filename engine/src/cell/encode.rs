@@ -69,7 +69,9 @@ impl Format {
             .build();
         let descriptor = ArrowSchemaConverter::new()
             .convert(&schema)
-            .map_err(|error| Error::Bug(format!("a frame's schema has no Parquet form: {error}")))?;
+            .map_err(|error| {
+                Error::Bug(format!("a frame's schema has no Parquet form: {error}"))
+            })?;
         let mut leaves = vec![0];
         for field in schema.fields() {
             let last = leaves.last().copied().unwrap_or(0);
@@ -126,15 +128,21 @@ pub struct EncodedCell {
 }
 
 fn parquet_error(error: parquet::errors::ParquetError) -> Error {
-    Error::Other { what: "encoding a cell".into(), source: Box::new(error) }
+    Error::Other {
+        what: "encoding a cell".into(),
+        source: Box::new(error),
+    }
 }
 
 impl CellWriter {
     pub fn new(format: Arc<Format>, upload: Upload) -> Result<Self> {
         let sink = Sink::default();
-        let file =
-            SerializedFileWriter::new(sink.clone(), format.parquet.clone(), format.properties.clone())
-                .map_err(parquet_error)?;
+        let file = SerializedFileWriter::new(
+            sink.clone(),
+            format.parquet.clone(),
+            format.properties.clone(),
+        )
+        .map_err(parquet_error)?;
         let factory = ArrowRowGroupWriterFactory::new(&file, format.schema.clone());
         let leaf_count = format.leaves.last().copied().unwrap_or(0);
         Ok(Self {
@@ -160,7 +168,9 @@ impl CellWriter {
         let mut chunk = Vec::with_capacity(batches.len());
         let mut chunk_rows = 0;
         for mut batch in batches {
-            while batch.num_rows() > 0 && self.group_rows + chunk_rows + batch.num_rows() > self.format.row_group_rows {
+            while batch.num_rows() > 0
+                && self.group_rows + chunk_rows + batch.num_rows() > self.format.row_group_rows
+            {
                 let room = self.format.row_group_rows - self.group_rows - chunk_rows;
                 chunk.push(batch.slice(0, room));
                 batch = batch.slice(room, batch.num_rows() - room);
@@ -184,7 +194,10 @@ impl CellWriter {
             return Ok(());
         }
         for batch in &batches {
-            batch.columns().iter().fold(0, |leaf, column| self.nans.observe(column, leaf));
+            batch
+                .columns()
+                .iter()
+                .fold(0, |leaf, column| self.nans.observe(column, leaf));
         }
         self.group_rows += rows;
         self.rows += rows as u64;
@@ -192,7 +205,10 @@ impl CellWriter {
             Some(encoders) => encoders.clone(),
             None => {
                 let group = self.file.flushed_row_groups().len();
-                let writers = self.factory.create_column_writers(group).map_err(parquet_error)?;
+                let writers = self
+                    .factory
+                    .create_column_writers(group)
+                    .map_err(parquet_error)?;
                 let made: Encoders =
                     Arc::new(writers.into_iter().map(|w| Mutex::new(Some(w))).collect());
                 self.encoders.insert(made).clone()
@@ -230,8 +246,15 @@ impl CellWriter {
     }
 
     fn sum(&self, size: impl Fn(&ArrowColumnWriter) -> usize) -> usize {
-        let encoders = self.encoders.as_deref().map(Vec::as_slice).unwrap_or_default();
-        encoders.iter().map(|encoder| encoder.lock().as_ref().map_or(0, &size)).sum()
+        let encoders = self
+            .encoders
+            .as_deref()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        encoders
+            .iter()
+            .map(|encoder| encoder.lock().as_ref().map_or(0, &size))
+            .sum()
     }
 
     fn group_bytes(&self) -> usize {
@@ -254,7 +277,9 @@ impl CellWriter {
     /// Closes the row group, if one is open, and hands its bytes to the upload.
     pub async fn close_group(&mut self) -> Result<()> {
         self.settle().await?;
-        let Some(encoders) = self.encoders.take() else { return Ok(()) };
+        let Some(encoders) = self.encoders.take() else {
+            return Ok(());
+        };
         let count = encoders.len();
         let closing = Arc::new(Closing {
             encoders,
@@ -278,8 +303,13 @@ impl CellWriter {
         }
         let mut group = self.file.next_row_group().map_err(parquet_error)?;
         for chunk in &closing.chunks {
-            let chunk = chunk.lock().take().ok_or_else(|| Error::Bug("a column was lost".into()))?;
-            chunk.append_to_row_group(&mut group).map_err(parquet_error)?;
+            let chunk = chunk
+                .lock()
+                .take()
+                .ok_or_else(|| Error::Bug("a column was lost".into()))?;
+            chunk
+                .append_to_row_group(&mut group)
+                .map_err(parquet_error)?;
         }
         group.close().map_err(parquet_error)?;
         self.group_rows = 0;
@@ -297,12 +327,17 @@ impl CellWriter {
         let metadata = self.file.finish().map_err(parquet_error)?;
         self.drain().await?;
         let stats = statistics::describe(self.format.schema.fields(), &metadata, &self.nans);
-        Ok(EncodedCell { upload: self.upload, rows: self.rows, stats })
+        Ok(EncodedCell {
+            upload: self.upload,
+            rows: self.rows,
+            stats,
+        })
     }
 }
 
 async fn join(task: AbortOnDropHandle<Result<()>>) -> Result<()> {
-    task.await.map_err(|error| Error::Bug(format!("encoding a cell ended early: {error}")))?
+    task.await
+        .map_err(|error| Error::Bug(format!("encoding a cell ended early: {error}")))?
 }
 
 /// Rows for one row group's encoders: tasks take column after column until none is left.
@@ -318,7 +353,9 @@ impl Work {
         let fields = self.format.schema.fields();
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(field) = fields.get(index) else { return Ok(()) };
+            let Some(field) = fields.get(index) else {
+                return Ok(());
+            };
             let encoders = &self.encoders[self.format.leaves[index]..self.format.leaves[index + 1]];
             for batch in &self.batches {
                 let leaves = compute_leaves(field, batch.column(index)).map_err(parquet_error)?;
@@ -343,7 +380,9 @@ impl Closing {
     fn run(&self) -> Result<()> {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(encoder) = self.encoders.get(index) else { return Ok(()) };
+            let Some(encoder) = self.encoders.get(index) else {
+                return Ok(());
+            };
             if let Some(encoder) = encoder.lock().take() {
                 let chunk = encoder.close().map_err(parquet_error)?;
                 *self.chunks[index].lock() = Some(chunk);

@@ -7,21 +7,14 @@ use super::accept::at_row;
 use super::statistics::decimal_text;
 use crate::error::{Error, Result};
 use apiary_protocol::delta::StringMap;
+use apiary_protocol::delta::paths::partition_segment;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::*;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use chrono::DateTime;
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::HashMap;
 
-/// What Hive escapes in a directory name.
-const HIVE: &AsciiSet = &CONTROLS
-    .add(b'"').add(b'#').add(b'%').add(b'\'').add(b'*').add(b'/').add(b':').add(b'=').add(b'?')
-    .add(b'\\').add(b'{').add(b'}').add(b'[').add(b']').add(b'^');
-/// What is left as it is in `add.path`.
-const URI: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b'=');
 /// One part of a path on most file systems.
 const DIRECTORY_BYTES_MAX: usize = 255;
 
@@ -36,13 +29,11 @@ pub struct Partition {
 impl Partition {
     /// The only one of a frame without partition columns.
     pub fn whole() -> Self {
-        Self { directory: String::new(), values: StringMap::new() }
+        Self {
+            directory: String::new(),
+            values: StringMap::new(),
+        }
     }
-}
-
-/// `add.path` of a file's path relative to the frame.
-pub fn uri_encoded(path: &str) -> String {
-    utf8_percent_encode(path, URI).to_string()
 }
 
 /// Numbers the partitions of a write in the order in which they come.
@@ -69,15 +60,25 @@ impl Partitioner {
         }
         let converter = RowConverter::new(sort_fields)
             .map_err(|error| Error::Bug(format!("partition columns have no order: {error}")))?;
-        Ok(Self { columns, converter, known: HashMap::new(), partitions: vec![], partitions_max })
+        Ok(Self {
+            columns,
+            converter,
+            known: HashMap::new(),
+            partitions: vec![],
+            partitions_max,
+        })
     }
 
     /// The partition number of each row. `row_first` is the batch's first row in the whole write.
     pub fn number(&mut self, batch: &RecordBatch, row_first: u64) -> Result<Vec<u32>> {
-        let keys: Vec<ArrayRef> =
-            self.columns.iter().map(|(index, _)| batch.column(*index).clone()).collect();
+        let keys: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|(index, _)| batch.column(*index).clone())
+            .collect();
         for ((_, name), key) in self.columns.iter().zip(&keys) {
-            if let Some(row) = (0..key.len()).find(|row| key.null_count() > 0 && key.is_null(*row)) {
+            if let Some(row) = (0..key.len()).find(|row| key.null_count() > 0 && key.is_null(*row))
+            {
                 return Err(Error::rejected(format!(
                     "partition column {name:?}, {}: is null; give the row a value or leave it out",
                     at_row(row_first + row as u64)
@@ -116,13 +117,17 @@ impl Partitioner {
         let mut partition = Partition::whole();
         for ((_, name), column) in self.columns.iter().zip(keys) {
             let refused = |reason: &str| {
-                Error::rejected(format!("partition column {name:?}, {}: {reason}", at_row(at)))
+                Error::rejected(format!(
+                    "partition column {name:?}, {}: {reason}",
+                    at_row(at)
+                ))
             };
             let value = partition_value(column, row).map_err(|reason| refused(&reason))?;
-            let directory =
-                format!("{}={}", utf8_percent_encode(name, HIVE), utf8_percent_encode(&value, HIVE));
+            let directory = partition_segment(name, Some(&value));
             if directory.len() > DIRECTORY_BYTES_MAX {
-                return Err(refused("is too long for a directory name; use a shorter value"));
+                return Err(refused(
+                    "is too long for a directory name; use a shorter value",
+                ));
             }
             partition.directory.push_str(&directory);
             partition.directory.push('/');
@@ -145,9 +150,10 @@ pub fn partition_value(column: &ArrayRef, row: usize) -> std::result::Result<Str
     };
     let text = match column.data_type() {
         DataType::Boolean => column.as_boolean().value(row).to_string(),
-        DataType::Float32 => float_text(column.as_primitive::<Float32Type>().value(row).into(), || {
-            column.as_primitive::<Float32Type>().value(row).to_string()
-        }),
+        DataType::Float32 => float_text(
+            column.as_primitive::<Float32Type>().value(row).into(),
+            || column.as_primitive::<Float32Type>().value(row).to_string(),
+        ),
         DataType::Float64 => float_text(column.as_primitive::<Float64Type>().value(row), || {
             column.as_primitive::<Float64Type>().value(row).to_string()
         }),

@@ -34,7 +34,10 @@ pub struct PartitionSort {
 }
 
 /// The sort has read all its input when its first batch comes.
-type First = (Option<datafusion::error::Result<RecordBatch>>, SendableRecordBatchStream);
+type First = (
+    Option<datafusion::error::Result<RecordBatch>>,
+    SendableRecordBatchStream,
+);
 /// Rows of one partition after another.
 pub type Runs = BoxStream<'static, Result<Vec<(u32, RecordBatch)>>>;
 
@@ -45,7 +48,10 @@ impl PartitionSort {
         let key = fields.len() - 1;
         let schema = Arc::new(Schema::new(fields));
         let (sender, receiver) = mpsc::channel(1);
-        let feed = Feed { schema: schema.clone(), receiver: Mutex::new(Some(receiver)) };
+        let feed = Feed {
+            schema: schema.clone(),
+            receiver: Mutex::new(Some(receiver)),
+        };
         let source = StreamingTableExec::try_new(
             schema.clone(),
             vec![Arc::new(feed)],
@@ -62,7 +68,11 @@ impl PartitionSort {
             let first = sorted.next().await;
             (first, sorted)
         });
-        Ok(Self { schema, sender, sorted: AbortOnDropHandle::new(task) })
+        Ok(Self {
+            schema,
+            sender,
+            sorted: AbortOnDropHandle::new(task),
+        })
     }
 
     /// Rows that `indices` chose from a batch whose partition numbers are `numbers` and whose first
@@ -76,7 +86,9 @@ impl PartitionSort {
     ) -> Result<()> {
         let last = row_first + numbers.len() as u64;
         if last >= 1 << ROW_BITS {
-            return Err(Error::rejected("one write holds at most 2^40 rows; write in parts"));
+            return Err(Error::rejected(
+                "one write holds at most 2^40 rows; write in parts",
+            ));
         }
         let keys: Int64Array = indices
             .iter()
@@ -107,7 +119,10 @@ impl PartitionSort {
             .sorted
             .await
             .map_err(|error| Error::Bug(format!("the sort ended early: {error}")))?;
-        Ok(futures::stream::iter(first).chain(rest).map(|batch| runs(batch?)).boxed())
+        Ok(futures::stream::iter(first)
+            .chain(rest)
+            .map(|batch| runs(batch?))
+            .boxed())
     }
 }
 
@@ -144,12 +159,17 @@ impl PartitionStream for Feed {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let receiver = self.receiver.lock().take();
-        let again = receiver
-            .is_none()
-            .then(|| Err(DataFusionError::Internal("the rows were read already".into())));
+        let again = receiver.is_none().then(|| {
+            Err(DataFusionError::Internal(
+                "the rows were read already".into(),
+            ))
+        });
         let batches = futures::stream::unfold(receiver, |receiver| async move {
             let mut receiver = receiver?;
-            receiver.recv().await.map(|batch| (Ok(batch), Some(receiver)))
+            receiver
+                .recv()
+                .await
+                .map(|batch| (Ok(batch), Some(receiver)))
         });
         let batches = futures::stream::iter(again).chain(batches);
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))

@@ -31,14 +31,28 @@ impl NanWatch {
     /// Looks at a top-level column whose first leaf is `leaf`; returns the leaf after it.
     pub fn observe(&mut self, column: &ArrayRef, leaf: usize) -> usize {
         match column.data_type() {
-            DataType::Float32 => {
-                self.note(leaf, column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()))
-            }
-            DataType::Float64 => {
-                self.note(leaf, column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()))
-            }
+            DataType::Float32 => self.note(
+                leaf,
+                column
+                    .as_primitive::<Float32Type>()
+                    .values()
+                    .iter()
+                    .any(|v| v.is_nan()),
+            ),
+            DataType::Float64 => self.note(
+                leaf,
+                column
+                    .as_primitive::<Float64Type>()
+                    .values()
+                    .iter()
+                    .any(|v| v.is_nan()),
+            ),
             DataType::Struct(_) => {
-                return column.as_struct().columns().iter().fold(leaf, |leaf, c| self.observe(c, leaf));
+                return column
+                    .as_struct()
+                    .columns()
+                    .iter()
+                    .fold(leaf, |leaf, c| self.observe(c, leaf));
             }
             _ => {}
         }
@@ -72,9 +86,19 @@ pub fn describe(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch) ->
         let object = object(fields, &leaves, &mut at, value).unwrap_or_else(|| "{}".into());
         let _ = write!(text, ",\"{name}\":{object}");
     };
-    section("minValues", &|leaf| leaf.min.as_ref().and_then(|bound| bound.lower(&leaf.data_type)));
-    section("maxValues", &|leaf| leaf.max.as_ref().and_then(|bound| bound.upper(&leaf.data_type)));
-    section("nullCount", &|leaf| leaf.nulls.map(|count| count.to_string()));
+    section("minValues", &|leaf| {
+        leaf.min
+            .as_ref()
+            .and_then(|bound| bound.lower(&leaf.data_type))
+    });
+    section("maxValues", &|leaf| {
+        leaf.max
+            .as_ref()
+            .and_then(|bound| bound.upper(&leaf.data_type))
+    });
+    section("nullCount", &|leaf| {
+        leaf.nulls.map(|count| count.to_string())
+    });
     text.push('}');
     text
 }
@@ -102,13 +126,23 @@ fn collect(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch, leaves:
             data_type @ (DataType::List(_) | DataType::Map(_, _)) => {
                 for _ in 0..leaf_count(data_type) {
                     let data_type = DataType::Null;
-                    leaves.push(Leaf { data_type, min: None, max: None, nulls: None });
+                    leaves.push(Leaf {
+                        data_type,
+                        min: None,
+                        max: None,
+                        nulls: None,
+                    });
                 }
             }
             data_type => {
                 let leaf = match leaves.len() < LEAVES_MAX {
                     true => merge(data_type, leaves.len(), metadata, nans),
-                    false => Leaf { data_type: DataType::Null, min: None, max: None, nulls: None },
+                    false => Leaf {
+                        data_type: DataType::Null,
+                        min: None,
+                        max: None,
+                        nulls: None,
+                    },
                 };
                 leaves.push(leaf);
             }
@@ -144,7 +178,12 @@ fn merge(data_type: &DataType, index: usize, metadata: &ParquetMetaData, nans: &
         Some((min, max)) => (Some(min), Some(max)),
         None => (None, None),
     };
-    Leaf { data_type: data_type.clone(), min, max, nulls }
+    Leaf {
+        data_type: data_type.clone(),
+        min,
+        max,
+        nulls,
+    }
 }
 
 fn decode(data_type: &DataType, statistics: &Statistics) -> Option<(Bound, Bound)> {
@@ -158,9 +197,10 @@ fn decode(data_type: &DataType, statistics: &Statistics) -> Option<(Bound, Bound
             Bound::Integer((*s.min_opt()?).into()),
             Bound::Integer((*s.max_opt()?).into()),
         )),
-        (Statistics::Float(s), _) => {
-            Some((Bound::Float((*s.min_opt()?).into()), Bound::Float((*s.max_opt()?).into())))
-        }
+        (Statistics::Float(s), _) => Some((
+            Bound::Float((*s.min_opt()?).into()),
+            Bound::Float((*s.max_opt()?).into()),
+        )),
         (Statistics::Double(s), _) => {
             Some((Bound::Float(*s.min_opt()?), Bound::Float(*s.max_opt()?)))
         }
@@ -180,14 +220,17 @@ fn decode(data_type: &DataType, statistics: &Statistics) -> Option<(Bound, Bound
 fn big_endian(bytes: &[u8]) -> Option<i128> {
     let first = *bytes.first()?;
     let mut wide = [if first & 0x80 == 0 { 0 } else { 0xff }; 16];
-    wide.get_mut(16usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
+    wide.get_mut(16usize.checked_sub(bytes.len())?..)?
+        .copy_from_slice(bytes);
     Some(i128::from_be_bytes(wide))
 }
 
 impl Bound {
     fn lower(&self, data_type: &DataType) -> Option<String> {
         match self {
-            Bound::Text(text) => json_string(&text.chars().take(STRING_CHARACTERS_MAX).collect::<String>()),
+            Bound::Text(text) => {
+                json_string(&text.chars().take(STRING_CHARACTERS_MAX).collect::<String>())
+            }
             other => other.json(data_type, |micros| micros.div_euclid(1000)),
         }
     }
@@ -195,15 +238,17 @@ impl Bound {
     fn upper(&self, data_type: &DataType) -> Option<String> {
         match self {
             Bound::Text(text) => json_string(&upper_prefix(text)?),
-            other => {
-                other.json(data_type, |micros| micros.div_euclid(1000) + i64::from(micros.rem_euclid(1000) != 0))
-            }
+            other => other.json(data_type, |micros| {
+                micros.div_euclid(1000) + i64::from(micros.rem_euclid(1000) != 0)
+            }),
         }
     }
 
     fn json(&self, data_type: &DataType, to_millis: impl Fn(i64) -> i64) -> Option<String> {
         match (self, data_type) {
-            (Bound::Integer(value), DataType::Decimal128(_, scale)) => Some(decimal_text(*value, *scale)),
+            (Bound::Integer(value), DataType::Decimal128(_, scale)) => {
+                Some(decimal_text(*value, *scale))
+            }
             (Bound::Integer(value), DataType::Date32) => {
                 let time = DateTime::from_timestamp(i64::try_from(*value).ok()? * 86_400, 0)?;
                 common_year(&time).then(|| format!("\"{}\"", time.format("%Y-%m-%d")))
@@ -215,12 +260,14 @@ impl Bound {
                     .then(|| format!("\"{}{zone}\"", time.format("%Y-%m-%dT%H:%M:%S%.3f")))
             }
             (Bound::Integer(value), _) => Some(value.to_string()),
-            (Bound::Float(value), DataType::Float32) => {
-                value.is_finite().then(|| serde_json::to_string(&(*value as f32)).ok()).flatten()
-            }
-            (Bound::Float(value), _) => {
-                value.is_finite().then(|| serde_json::to_string(value).ok()).flatten()
-            }
+            (Bound::Float(value), DataType::Float32) => value
+                .is_finite()
+                .then(|| serde_json::to_string(&(*value as f32)).ok())
+                .flatten(),
+            (Bound::Float(value), _) => value
+                .is_finite()
+                .then(|| serde_json::to_string(value).ok())
+                .flatten(),
             (Bound::Text(_), _) => None,
         }
     }
@@ -244,7 +291,11 @@ fn upper_prefix(text: &str) -> Option<String> {
     characters.truncate(STRING_CHARACTERS_MAX);
     while let Some(last) = characters.pop() {
         // Surrogates are no characters; the next one after them is U+E000.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
+        let next = if last == '\u{d7ff}' {
+            Some('\u{e000}')
+        } else {
+            char::from_u32(last as u32 + 1)
+        };
         if let Some(next) = next {
             characters.push(next);
             return Some(characters.into_iter().collect());
@@ -259,7 +310,11 @@ pub fn decimal_text(value: i128, scale: i8) -> String {
     let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale + 1);
     let sign = if value < 0 { "-" } else { "" };
     let (whole, fraction) = digits.split_at(digits.len() - scale);
-    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    if scale == 0 {
+        format!("{sign}{whole}")
+    } else {
+        format!("{sign}{whole}.{fraction}")
+    }
 }
 
 /// A JSON object over the fields that have a value; `None` when none has.

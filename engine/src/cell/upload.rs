@@ -67,7 +67,12 @@ impl Upload {
         let rest = self.buffer.split().freeze();
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
-            self.on_control(async move { store.put_opts(&path, rest.into(), PutOptions::default()).await }).await?;
+            self.on_control(async move {
+                store
+                    .put_opts(&path, rest.into(), PutOptions::default())
+                    .await
+            })
+            .await?;
             return Ok(self.total_bytes);
         }
         if !rest.is_empty() {
@@ -75,7 +80,8 @@ impl Upload {
         }
         self.settle().await?;
         if let Some(mut multipart) = self.multipart.take() {
-            self.on_control(async move { multipart.complete().await }).await?;
+            self.on_control(async move { multipart.complete().await })
+                .await?;
         }
         Ok(self.total_bytes)
     }
@@ -84,8 +90,13 @@ impl Upload {
         self.settle().await?;
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
-            let started =
-                self.on_control(async move { store.put_multipart_opts(&path, PutMultipartOptions::default()).await }).await?;
+            let started = self
+                .on_control(async move {
+                    store
+                        .put_multipart_opts(&path, PutMultipartOptions::default())
+                        .await
+                })
+                .await?;
             self.multipart = Some(started);
         }
         if let Some(multipart) = &mut self.multipart {
@@ -106,7 +117,7 @@ impl Upload {
     }
 
     async fn on_control<T: Send + 'static>(
-        &self,
+        &mut self,
         request: impl Future<Output = object_store::Result<T>> + Send + 'static,
     ) -> Result<T> {
         let outcome = AbortOnDropHandle::new(self.control.spawn(request)).await;
@@ -119,10 +130,15 @@ impl Upload {
     ) -> Result<T> {
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => {
-                Err(Error::Store { action: "writing", key: self.key.clone(), source })
-            }
-            Err(join) => Err(Error::Bug(format!("writing {} ended early: {join}", self.key))),
+            Ok(Err(source)) => Err(Error::Store {
+                action: "writing",
+                key: self.key.clone(),
+                source,
+            }),
+            Err(join) => Err(Error::Bug(format!(
+                "writing {} ended early: {join}",
+                self.key
+            ))),
         }
     }
 }

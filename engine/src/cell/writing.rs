@@ -2,7 +2,7 @@
 
 use super::accept::Acceptance;
 use super::encode::{CellWriter, Format};
-use super::partition::{Partition, Partitioner, uri_encoded};
+use super::partition::{Partition, Partitioner};
 use super::sort::PartitionSort;
 use super::upload::Upload;
 use super::{WriteSpec, WrittenCells};
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Meadow;
 use apiary_protocol::delta::Add;
+use apiary_protocol::delta::paths::encode_path;
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::DataType;
@@ -66,7 +67,11 @@ struct Slot {
 
 impl Slot {
     fn memory_bytes(&self) -> usize {
-        self.waiting_bytes + self.cell.as_ref().map_or(0, |(cell, _)| cell.memory_bytes())
+        self.waiting_bytes
+            + self
+                .cell
+                .as_ref()
+                .map_or(0, |(cell, _)| cell.memory_bytes())
     }
 }
 
@@ -82,7 +87,11 @@ impl Writing {
         let (budget, reservation) = reserve(context, &spec.location, partitioned)?;
         let written = &acceptance.written;
         let stored_columns: Vec<usize> = (0..written.fields().len())
-            .filter(|index| !spec.schema.is_partition_column(written.field(*index).name()))
+            .filter(|index| {
+                !spec
+                    .schema
+                    .is_partition_column(written.field(*index).name())
+            })
             .collect();
         let stored = written
             .project(&stored_columns)
@@ -123,7 +132,8 @@ impl Writing {
         if self.partition_columns.is_empty() {
             self.write_whole(&mut acceptance, input).await?;
         } else {
-            self.write_partitioned(&mut acceptance, input, context).await?;
+            self.write_partitioned(&mut acceptance, input, context)
+                .await?;
         }
         while !self.uploads.is_empty() {
             self.collect_upload().await?;
@@ -141,7 +151,9 @@ impl Writing {
             bytes: adds.iter().map(|add| add.size.max(0) as u64).sum(),
             adds,
             rows: self.rows,
-            warnings: std::mem::take(&mut acceptance.warnings).into_iter().collect(),
+            warnings: std::mem::take(&mut acceptance.warnings)
+                .into_iter()
+                .collect(),
         })
     }
 
@@ -157,7 +169,10 @@ impl Writing {
                 }
             }
         });
-        deletes.buffer_unordered(DELETES_AT_ONCE).collect::<Vec<()>>().await;
+        deletes
+            .buffer_unordered(DELETES_AT_ONCE)
+            .collect::<Vec<()>>()
+            .await;
     }
 
     async fn write_whole(
@@ -199,7 +214,8 @@ impl Writing {
             for (number, indices) in routes.open {
                 let rows = select(&stored, &indices)?;
                 let slot = slots.entry(number).or_default();
-                self.push(slot, &partitioner.partitions[number as usize], rows).await?;
+                self.push(slot, &partitioner.partitions[number as usize], rows)
+                    .await?;
             }
             if !routes.rest.is_empty() {
                 let rows = select(&stored, &routes.rest)?;
@@ -216,7 +232,8 @@ impl Writing {
             self.stay_within(&mut slots).await?;
         }
         for (number, mut slot) in slots {
-            self.finish_slot(&mut slot, &partitioner.partitions[number as usize]).await?;
+            self.finish_slot(&mut slot, &partitioner.partitions[number as usize])
+                .await?;
         }
         match sort {
             Some(sort) => self.write_sorted(sort, &partitioner.partitions).await,
@@ -245,23 +262,35 @@ impl Writing {
         while let Some(run) = runs.next().await {
             for (number, rows) in run? {
                 if let Some(previous) = current.filter(|current| *current != number) {
-                    self.finish_slot(&mut slot, &partitions[previous as usize]).await?;
+                    self.finish_slot(&mut slot, &partitions[previous as usize])
+                        .await?;
                 }
                 current = Some(number);
-                self.push(&mut slot, &partitions[number as usize], rows).await?;
+                self.push(&mut slot, &partitions[number as usize], rows)
+                    .await?;
                 self.account(slot.memory_bytes())?;
             }
         }
         match current {
-            Some(last) => self.finish_slot(&mut slot, &partitions[last as usize]).await,
+            Some(last) => {
+                self.finish_slot(&mut slot, &partitions[last as usize])
+                    .await
+            }
             None => Ok(()),
         }
     }
 
-    async fn push(&mut self, slot: &mut Slot, partition: &Partition, batch: RecordBatch) -> Result<()> {
+    async fn push(
+        &mut self,
+        slot: &mut Slot,
+        partition: &Partition,
+        batch: RecordBatch,
+    ) -> Result<()> {
         let bytes = batch_bytes(&batch);
         // A large batch is encoded in pieces, so that limits are looked at between them.
-        let pieces = (bytes as u64).div_ceil(self.budget.chunk_bytes.max(1)).max(1) as usize;
+        let pieces = (bytes as u64)
+            .div_ceil(self.budget.chunk_bytes.max(1))
+            .max(1) as usize;
         let piece_rows = batch.num_rows().div_ceil(pieces).clamp(1, CHUNK_ROWS_MAX);
         let mut at = 0;
         while at < batch.num_rows() {
@@ -314,12 +343,14 @@ impl Writing {
     }
 
     async fn finish_cell(&mut self, slot: &mut Slot, partition: &Partition) -> Result<()> {
-        let Some((cell, path)) = slot.cell.take() else { return Ok(()) };
+        let Some((cell, path)) = slot.cell.take() else {
+            return Ok(());
+        };
         let encoded = cell.finish().await?;
         let held_bytes = encoded.upload.held_bytes();
         self.uploading_bytes += held_bytes;
         let mut add = Add {
-            path: uri_encoded(&path),
+            path: encode_path(&path),
             partition_values: partition.values.clone(),
             size: 0,
             modification_time: self.host.clock.unix_ms(),
@@ -335,7 +366,11 @@ impl Writing {
         self.uploads.push(Box::pin(async move {
             let size = upload.finish().await?;
             add.size = i64::try_from(size).unwrap_or(i64::MAX);
-            Ok(Uploaded { add, rows, held_bytes })
+            Ok(Uploaded {
+                add,
+                rows,
+                held_bytes,
+            })
         }));
         while self.uploads.len() >= UPLOADS_MAX
             || self.uploading_bytes as u64 > self.budget.total_bytes / 4
@@ -358,12 +393,18 @@ impl Writing {
     /// Closes row groups of the largest cells until the budget holds.
     async fn stay_within(&mut self, slots: &mut BTreeMap<u32, Slot>) -> Result<()> {
         loop {
-            let sizes: BTreeMap<u32, usize> =
-                slots.iter().map(|(number, slot)| (*number, slot.memory_bytes())).collect();
+            let sizes: BTreeMap<u32, usize> = slots
+                .iter()
+                .map(|(number, slot)| (*number, slot.memory_bytes()))
+                .collect();
             let used: usize = sizes.values().sum();
-            let largest = sizes.iter().max_by_key(|(number, bytes)| (**bytes, **number));
+            let largest = sizes
+                .iter()
+                .max_by_key(|(number, bytes)| (**bytes, **number));
             let over = (used + self.uploading_bytes) as u64 > self.budget.total_bytes;
-            let slot = largest.and_then(|(number, _)| slots.get_mut(number)).filter(|_| over);
+            let slot = largest
+                .and_then(|(number, _)| slots.get_mut(number))
+                .filter(|_| over);
             match slot.and_then(|slot| slot.cell.as_mut()) {
                 Some((cell, _)) if cell.has_open_group() => cell.close_group().await?,
                 _ => return self.account(used),

@@ -74,7 +74,11 @@ fn type_value(logical: &DataType, key: &str, notes: &mut Map<String, Value>) -> 
             if *unit == TimeUnit::Nanosecond {
                 note("timestamp_ns");
             }
-            if zone.is_some() { "timestamp".into() } else { "timestamp_ntz".into() }
+            if zone.is_some() {
+                "timestamp".into()
+            } else {
+                "timestamp_ntz".into()
+            }
         }
         DataType::BinaryView => "binary".into(),
         DataType::List(element) => {
@@ -103,8 +107,8 @@ fn type_value(logical: &DataType, key: &str, notes: &mut Map<String, Value>) -> 
 
 /// The logical fields of a `metaData.schemaString`.
 pub fn parse_schema(text: &str) -> Result<Vec<Field>> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| corrupt(format!("not JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| corrupt(format!("not JSON: {error}")))?;
     if value.get("type").and_then(Value::as_str) != Some("struct") {
         return Err(corrupt("its root is not a struct"));
     }
@@ -120,7 +124,10 @@ fn parse_fields(value: &Value, prefix: &str) -> Result<Vec<Field>> {
         .get("fields")
         .and_then(Value::as_array)
         .ok_or_else(|| corrupt(format!("struct {prefix:?} has no fields")))?;
-    fields.iter().map(|field| parse_field(field, prefix)).collect()
+    fields
+        .iter()
+        .map(|field| parse_field(field, prefix))
+        .collect()
 }
 
 fn parse_field(value: &Value, prefix: &str) -> Result<Field> {
@@ -129,11 +136,18 @@ fn parse_field(value: &Value, prefix: &str) -> Result<Field> {
         .and_then(Value::as_str)
         .ok_or_else(|| corrupt(format!("a field of {prefix:?} has no name")))?;
     let path = format!("{prefix}{name}");
-    let data_type =
-        value.get("type").ok_or_else(|| corrupt(format!("field {path:?} has no type")))?;
-    let nullable = value.get("nullable").and_then(Value::as_bool).unwrap_or(true);
+    let data_type = value
+        .get("type")
+        .ok_or_else(|| corrupt(format!("field {path:?} has no type")))?;
+    let nullable = value
+        .get("nullable")
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
     let none = Map::new();
-    let notes = value.get("metadata").and_then(Value::as_object).unwrap_or(&none);
+    let notes = value
+        .get("metadata")
+        .and_then(Value::as_object)
+        .unwrap_or(&none);
     let data_type = parse_type(data_type, &path, TYPE_KEY, notes)?;
     let metadata: HashMap<String, String> = notes
         .iter()
@@ -146,13 +160,20 @@ fn parse_field(value: &Value, prefix: &str) -> Result<Field> {
     Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
 }
 
-fn parse_type(value: &Value, path: &str, key: &str, notes: &Map<String, Value>) -> Result<DataType> {
+fn parse_type(
+    value: &Value,
+    path: &str,
+    key: &str,
+    notes: &Map<String, Value>,
+) -> Result<DataType> {
     if let Some(name) = value.as_str() {
         let stored = parse_primitive(name, path)?;
         return Ok(restore(stored, notes.get(key).and_then(Value::as_str)));
     }
     let part = |name: &str| {
-        value.get(name).ok_or_else(|| corrupt(format!("the type of {path:?} has no {name}")))
+        value
+            .get(name)
+            .ok_or_else(|| corrupt(format!("the type of {path:?} has no {name}")))
     };
     let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
     match value.get("type").and_then(Value::as_str) {
@@ -174,7 +195,12 @@ fn parse_type(value: &Value, path: &str, key: &str, notes: &Map<String, Value>) 
         }
         Some("map") => {
             let nested = |what: &str, name: &str| {
-                parse_type(part(name)?, &format!("{path}.{what}"), &format!("{key}.{what}"), notes)
+                parse_type(
+                    part(name)?,
+                    &format!("{path}.{what}"),
+                    &format!("{key}.{what}"),
+                    notes,
+                )
             };
             Ok(types::map(
                 nested("key", "keyType")?,
@@ -183,7 +209,9 @@ fn parse_type(value: &Value, path: &str, key: &str, notes: &Map<String, Value>) 
             ))
         }
         Some(other) => Err(unsupported(other, path)),
-        None => Err(corrupt(format!("the type of {path:?} is neither a name nor an object"))),
+        None => Err(corrupt(format!(
+            "the type of {path:?} is neither a name nor an object"
+        ))),
     }
 }
 
@@ -210,8 +238,10 @@ fn parse_primitive(name: &str, path: &str) -> Result<DataType> {
 }
 
 fn parse_decimal(name: &str) -> Option<DataType> {
-    let (precision, scale) =
-        name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+    let (precision, scale) = name
+        .strip_prefix("decimal(")?
+        .strip_suffix(')')?
+        .split_once(',')?;
     let (precision, scale): (u8, i8) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
     let valid = (1..=types::DECIMAL_PRECISION_MAX).contains(&precision)
         && scale >= 0

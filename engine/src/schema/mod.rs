@@ -67,7 +67,12 @@ impl FrameSchema {
 
     /// The least protocol that these columns need (1/2, or 3/7 with `timestampNtz`).
     pub fn protocol(&self) -> Protocol {
-        if self.logical.fields().iter().any(|field| types::has_naive_timestamp(field.data_type())) {
+        if self
+            .logical
+            .fields()
+            .iter()
+            .any(|field| types::has_naive_timestamp(field.data_type()))
+        {
             let features = || Some(vec!["timestampNtz".to_string()]);
             return Protocol {
                 min_reader_version: 3,
@@ -86,7 +91,9 @@ impl FrameSchema {
 
     /// Whether a column, by its exact name, is a partition column.
     pub fn is_partition_column(&self, name: &str) -> bool {
-        self.partition_columns.iter().any(|partition| partition == name)
+        self.partition_columns
+            .iter()
+            .any(|partition| partition == name)
     }
 
     /// The logical fields of the partition columns, in directory order.
@@ -135,7 +142,11 @@ impl FrameSchema {
             .iter()
             .filter(|field| !partition_columns.contains(field.name()))
             .map(|field| {
-                Field::new(field.name(), types::stored(field.data_type()), field.is_nullable())
+                Field::new(
+                    field.name(),
+                    types::stored(field.data_type()),
+                    field.is_nullable(),
+                )
             })
             .collect();
         Ok(Self {
@@ -150,7 +161,10 @@ fn restore_column(logical: &Field, column: &ArrayRef) -> Result<ArrayRef> {
     if column.data_type() == logical.data_type() {
         return Ok(column.clone());
     }
-    let options = CastOptions { safe: false, ..Default::default() };
+    let options = CastOptions {
+        safe: false,
+        ..Default::default()
+    };
     cast_with_options(column, logical.data_type(), &options).map_err(|error| {
         Error::rejected(format!(
             "column {:?}: a stored value does not fit {}: {error}",
@@ -177,7 +191,10 @@ fn check_names(fields: &Fields, prefix: &str) -> Result<()> {
             check_nested_names(field, &format!("{prefix}{name}"))?;
             continue;
         };
-        return Err(Error::rejected(format!("column name {:?} {reason}", format!("{prefix}{name}"))));
+        return Err(Error::rejected(format!(
+            "column name {:?} {reason}",
+            format!("{prefix}{name}")
+        )));
     }
     Ok(())
 }
@@ -188,11 +205,9 @@ fn check_nested_names(field: &Field, path: &str) -> Result<()> {
         DataType::Struct(fields) => check_names(fields, &format!("{path}.")),
         DataType::List(element) => check_nested_names(element, &format!("{path}.element")),
         DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(entries) => {
-                entries.iter().try_for_each(|field| {
-                    check_nested_names(field, &format!("{path}.{}", field.name()))
-                })
-            }
+            DataType::Struct(entries) => entries.iter().try_for_each(|field| {
+                check_nested_names(field, &format!("{path}.{}", field.name()))
+            }),
             _ => Ok(()),
         },
         _ => Ok(()),
@@ -205,9 +220,15 @@ fn resolve_partitions(fields: &Fields, wanted: Vec<String>) -> Result<Vec<String
         let field = fields
             .iter()
             .find(|field| *field.name() == name)
-            .or_else(|| fields.iter().find(|field| field.name().to_lowercase() == name.to_lowercase()))
+            .or_else(|| {
+                fields
+                    .iter()
+                    .find(|field| field.name().to_lowercase() == name.to_lowercase())
+            })
             .ok_or_else(|| {
-                Error::rejected(format!("partition column {name:?} is not a column of the frame"))
+                Error::rejected(format!(
+                    "partition column {name:?} is not a column of the frame"
+                ))
             })?;
         if field.data_type().is_nested() {
             return Err(Error::rejected(format!(
@@ -216,7 +237,9 @@ fn resolve_partitions(fields: &Fields, wanted: Vec<String>) -> Result<Vec<String
             )));
         }
         if resolved.contains(field.name()) {
-            return Err(Error::rejected(format!("partition column {name:?} is named twice")));
+            return Err(Error::rejected(format!(
+                "partition column {name:?} is named twice"
+            )));
         }
         resolved.push(field.name().clone());
     }

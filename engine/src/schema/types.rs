@@ -65,11 +65,16 @@ pub fn normalise(data_type: &DataType, path: &str) -> Result<DataType> {
         | LargeList(element)
         | FixedSizeList(element, _)
         | ListView(element)
-        | LargeListView(element) => {
-            list(normalise(element.data_type(), &format!("{path}.element"))?, element.is_nullable())
-        }
+        | LargeListView(element) => list(
+            normalise(element.data_type(), &format!("{path}.element"))?,
+            element.is_nullable(),
+        ),
         Struct(fields) if fields.is_empty() => {
-            return Err(refused(path, "a struct without fields", "give it at least one field"));
+            return Err(refused(
+                path,
+                "a struct without fields",
+                "give it at least one field",
+            ));
         }
         Struct(fields) => Struct(
             fields
@@ -79,7 +84,11 @@ pub fn normalise(data_type: &DataType, path: &str) -> Result<DataType> {
         ),
         Map(entries, _) => {
             let (key, value) = map_fields(entries).ok_or_else(|| {
-                refused(path, "a map without a key and a value", "use a map of two fields")
+                refused(
+                    path,
+                    "a map without a key and a value",
+                    "use a map of two fields",
+                )
             })?;
             map(
                 normalise(key.data_type(), &format!("{path}.key"))?,
@@ -89,10 +98,18 @@ pub fn normalise(data_type: &DataType, path: &str) -> Result<DataType> {
         }
         Null => return Err(refused(path, "null", "give the column a type")),
         Time32(_) | Time64(_) => {
-            return Err(refused(path, &data_type.to_string(), "use a timestamp or an integer"));
+            return Err(refused(
+                path,
+                &data_type.to_string(),
+                "use a timestamp or an integer",
+            ));
         }
         Duration(_) | Interval(_) => {
-            return Err(refused(path, &data_type.to_string(), "use an integer with its unit"));
+            return Err(refused(
+                path,
+                &data_type.to_string(),
+                "use an integer with its unit",
+            ));
         }
         Union(_, _) => return Err(refused(path, "union", "use a struct of nullable fields")),
     })
@@ -104,7 +121,11 @@ fn normalise_decimal(precision: u8, scale: i8, path: &str) -> Result<DataType> {
         return Err(refused(path, &name(), "use at most 38 digits"));
     }
     if precision == 0 || scale < 0 || scale as u8 > precision {
-        return Err(refused(path, &name(), "use a scale between 0 and the precision"));
+        return Err(refused(
+            path,
+            &name(),
+            "use a scale between 0 and the precision",
+        ));
     }
     Ok(DataType::Decimal128(precision, scale))
 }
@@ -153,7 +174,11 @@ pub fn stored(logical: &DataType) -> DataType {
 
 /// A logical list: its element has the name that DataFusion's functions give.
 pub fn list(element: DataType, nullable: bool) -> DataType {
-    DataType::List(Arc::new(Field::new(Field::LIST_FIELD_DEFAULT_NAME, element, nullable)))
+    DataType::List(Arc::new(Field::new(
+        Field::LIST_FIELD_DEFAULT_NAME,
+        element,
+        nullable,
+    )))
 }
 
 /// A logical map.
@@ -162,8 +187,10 @@ pub fn map(key: DataType, value: DataType, value_nullable: bool) -> DataType {
 }
 
 fn entries_field(name: &str, key: DataType, value: DataType, value_nullable: bool) -> FieldRef {
-    let fields =
-        vec![Field::new("key", key, false), Field::new("value", value, value_nullable)];
+    let fields = vec![
+        Field::new("key", key, false),
+        Field::new("value", value, value_nullable),
+    ];
     Arc::new(Field::new(name, DataType::Struct(fields.into()), false))
 }
 
