@@ -3,11 +3,13 @@
 use crate::error::Result;
 use crate::host::Host;
 use crate::schema::FrameSchema;
+use crate::settings::Settings;
 use crate::store::Meadow;
 use apiary_protocol::delta::{Action, Add, Metadata, Protocol};
 use apiary_protocol::ids::CommitId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A cell of a snapshot: its `add` action and what of it is looked at often.
 #[derive(Clone, Debug)]
@@ -44,6 +46,14 @@ impl Snapshot {
     /// Rows in the snapshot, deletion vectors subtracted; `None` when a cell has no count.
     pub fn row_count(&self) -> Option<u64> {
         todo!()
+    }
+    /// Whether the frame was dropped: a marker in its properties says so.
+    pub fn is_dropped(&self) -> bool {
+        todo!()
+    }
+    /// A value that is derived from this snapshot, built once and kept with it: the SQL owner's index.
+    pub fn derived<T: Send + Sync + 'static>(&self, build: impl FnOnce(&Self) -> T) -> Arc<T> {
+        Arc::new(build(self))
     }
     /// Last version that an application committed with `txn`.
     pub fn txn_version(&self, app_id: &str) -> Option<i64> {
@@ -93,6 +103,9 @@ pub struct Intent {
     pub replaces_all: bool,
     /// `txn` of the caller, for exactly-once across restarts: (appId, version).
     pub txn: Option<(String, i64)>,
+    /// Version of the snapshot that the intent was made from; whatever was committed after it is
+    /// checked for conflicts. `None` is the base that is handed to [`Ledger::commit`].
+    pub read_version: Option<u64>,
 }
 
 impl Intent {
@@ -105,6 +118,7 @@ impl Intent {
             reads: Reads::Nothing,
             replaces_all: false,
             txn: None,
+            read_version: None,
         }
     }
 }
@@ -118,6 +132,8 @@ pub struct Committed {
     pub snapshot: Arc<Snapshot>,
     /// Conditional puts that were tried.
     pub attempts: u32,
+    /// Nothing was written now: the intent's `txn` was in the frame before, at `version` or earlier.
+    pub already: bool,
 }
 
 /// Reads and writes one frame's log. Stateless: snapshots are values that the caller keeps.
@@ -127,9 +143,22 @@ pub struct Ledger {
     pub meadow: Meadow,
     pub location: String,
     pub checkpoint_interval: u64,
+    /// A commit that has not landed after this long gives up.
+    pub deadline: Duration,
 }
 
 impl Ledger {
+    /// The ledger of the frame at `location`. Does no I/O.
+    pub fn new(host: Host, meadow: Meadow, location: String, settings: &Settings) -> Self {
+        Self {
+            host,
+            meadow,
+            location,
+            checkpoint_interval: settings.checkpoint_interval.max(1),
+            deadline: settings.storage_deadline(),
+        }
+    }
+
     /// The newest snapshot, from `_last_checkpoint` and the log behind it.
     /// `Error::NotFound` when there is no log at all.
     pub async fn load(&self) -> Result<Arc<Snapshot>> {
@@ -150,7 +179,12 @@ impl Ledger {
     }
 
     /// Writes version 0.
-    pub async fn create(&self, id: CommitId, metadata: Metadata, protocol: Protocol) -> Result<Arc<Snapshot>> {
+    pub async fn create(
+        &self,
+        id: CommitId,
+        metadata: Metadata,
+        protocol: Protocol,
+    ) -> Result<Arc<Snapshot>> {
         let _ = (id, metadata, protocol);
         todo!()
     }

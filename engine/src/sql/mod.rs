@@ -54,12 +54,11 @@ pub trait Snapshots: Send + Sync + std::fmt::Debug {
     async fn snapshot(&self, frame: &FrameEntry) -> Result<Arc<Snapshot>>;
 }
 
-/// What queries leave behind for later ones, all of it bounded and all of it true for ever: footers
-/// of immutable cells, and the statistics of immutable versions. One for a node.
+/// What queries leave behind for later ones, bounded and true for ever: footers of immutable cells.
+/// One for a node.
 #[derive(Debug, Default)]
 pub struct Caches {
     footers: Arc<reader::FooterCache>,
-    indexes: pruning::IndexCache,
 }
 
 /// What statements are resolved against.

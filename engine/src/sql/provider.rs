@@ -73,7 +73,7 @@ impl FrameProvider {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let table = table_schema(&self.snapshot.schema);
         let schema = table.table_schema();
-        let index: Arc<CellIndex> = self.caches.indexes.index(&self.snapshot);
+        let index: Arc<CellIndex> = self.snapshot.derived(CellIndex::new);
         let kept = index.prune(&self.physical_filters(state, filters, schema)?, schema)?;
         let statistics = index.statistics(&kept, schema, &self.interesting(projection, filters))?;
         let template = template(&table, statistics, self.table_indices(&table, projection)?, limit)?;

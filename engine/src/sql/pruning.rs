@@ -1,7 +1,7 @@
 //! Which cells of a snapshot a query must read, and what is known of their rows without reading.
 //!
 //! The ledger's statistics become arrays column by column, only for columns that somebody asks for,
-//! and stay for as long as the snapshot is the newest one seen of its frame. Pruning itself is
+//! and stay with the snapshot. Pruning itself is
 //! DataFusion's pruning predicate.
 //!
 //! Invariants:
@@ -24,10 +24,6 @@ use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-
-/// Snapshots whose indexes are kept, and the cells of all of them together.
-const CACHED_INDEXES_MAX: usize = 64;
-const CACHED_CELLS_MAX: usize = 1 << 20;
 
 /// The cells of one snapshot with the bounds that queries asked for so far.
 #[derive(Debug)]
@@ -54,56 +50,8 @@ pub(super) struct Kept {
     pub pruned_by_statistics: usize,
 }
 
-/// Indexes of the newest snapshots seen, one for each location.
-#[derive(Debug, Default)]
-pub(super) struct IndexCache {
-    inner: Mutex<IndexCacheInner>,
-}
-
-#[derive(Debug, Default)]
-struct IndexCacheInner {
-    /// (version, when last used, index) by location.
-    entries: BTreeMap<String, (u64, u64, Arc<CellIndex>)>,
-    uses: u64,
-}
-
-impl IndexCache {
-    /// The index of a snapshot; a location and a version name one content for ever.
-    pub fn index(&self, snapshot: &Snapshot) -> Arc<CellIndex> {
-        let mut inner = self.inner.lock();
-        inner.uses += 1;
-        let uses = inner.uses;
-        if let Some((version, used, index)) = inner.entries.get_mut(&snapshot.location)
-            && *version == snapshot.version
-        {
-            *used = uses;
-            return Arc::clone(index);
-        }
-        let index = Arc::new(CellIndex::new(snapshot));
-        let entry = (snapshot.version, uses, Arc::clone(&index));
-        inner.entries.insert(snapshot.location.clone(), entry);
-        inner.trim();
-        index
-    }
-}
-
-impl IndexCacheInner {
-    fn trim(&mut self) {
-        loop {
-            let cells: usize = self.entries.values().map(|(_, _, index)| index.cells.len()).sum();
-            let is_over = self.entries.len() > CACHED_INDEXES_MAX || cells > CACHED_CELLS_MAX;
-            if !is_over || self.entries.len() == 1 {
-                return;
-            }
-            let oldest = self.entries.iter().min_by_key(|(_, (_, used, _))| *used);
-            let Some(location) = oldest.map(|(location, _)| location.clone()) else { return };
-            self.entries.remove(&location);
-        }
-    }
-}
-
 impl CellIndex {
-    fn new(snapshot: &Snapshot) -> Self {
+    pub fn new(snapshot: &Snapshot) -> Self {
         let cells: Vec<Arc<Cell>> = snapshot.cells().cloned().collect();
         let live_rows = cells.iter().map(|cell| live_rows(cell)).collect();
         Self {

@@ -561,10 +561,10 @@ async fn the_index_of_a_hundred_thousand_cells_is_read_once() {
         ..add.clone()
     });
     world.commit(&name, adds.collect()).await;
-    let index: Arc<CellIndex> = world.environment.caches.indexes.index(&world.snapshot(&name));
+    let index: Arc<CellIndex> = world.snapshot(&name).derived(CellIndex::new);
     let plan = world.explain("SELECT b FROM big WHERE a = 1500").await;
     assert!(plan.contains("cells=1 of 2000"), "{plan}");
-    let again = world.environment.caches.indexes.index(&world.snapshot(&name));
+    let again = world.snapshot(&name).derived(CellIndex::new);
     assert!(Arc::ptr_eq(&index, &again));
     assert_eq!(world.number("SELECT count(*) FROM big").await, 20_000);
 }
