@@ -69,24 +69,25 @@ impl EncodedScan {
     }
 }
 
-impl From<EncodedCell> for Cell {
-    fn from(cell: EncodedCell) -> Self {
-        Self {
-            add: Add {
-                path: cell.path,
-                partition_values: cell.partition,
-                size: cell.size,
-                modification_time: cell.modified,
-                data_change: false,
-                stats: None,
-                tags: None,
-                deletion_vector: cell.deletions,
-                base_row_id: None,
-                default_row_commit_version: None,
-                clustering_provider: None,
-            },
-            rows: cell.rows,
-        }
+impl EncodedCell {
+    /// Bytes are input: a path that leaves the location is refused.
+    fn decode(self) -> Result<Arc<Cell>> {
+        let add = Add {
+            path: self.path,
+            partition_values: self.partition,
+            size: self.size,
+            modification_time: self.modified,
+            data_change: false,
+            stats: None,
+            tags: None,
+            deletion_vector: self.deletions,
+            base_row_id: None,
+            default_row_commit_version: None,
+            clustering_provider: None,
+        };
+        let mut cell = Cell::new(add).map_err(|error| Error::corrupt("a serialised plan", error))?;
+        cell.rows = self.rows;
+        Ok(Arc::new(cell))
     }
 }
 
@@ -139,7 +140,7 @@ impl PhysicalExtensionCodec for FrameCodec {
         if !template.is::<DataSourceExec>() {
             return Err(corrupt(format!("a frame scan over {}", template.name())).into());
         }
-        let cells: Vec<Arc<Cell>> = scan.cells.into_iter().map(|cell| Arc::new(cell.into())).collect();
+        let cells = scan.cells.into_iter().map(EncodedCell::decode).collect::<Result<Vec<Arc<Cell>>>>()?;
         let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
         if !scan.partitions.iter().flatten().all(is_known) {
             return Err(corrupt("a frame scan names a cell that it does not hold".into()).into());

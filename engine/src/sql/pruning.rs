@@ -53,9 +53,9 @@ pub(super) struct Kept {
 impl CellIndex {
     pub fn new(snapshot: &Snapshot) -> Self {
         let cells: Vec<Arc<Cell>> = snapshot.cells().cloned().collect();
-        let live_rows = cells.iter().map(|cell| live_rows(cell)).collect();
+        let live_rows = cells.iter().map(|cell| cell.live_rows()).collect();
         Self {
-            total_bytes: cells.iter().map(|cell| size_bytes(cell)).sum(),
+            total_bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
             logical: Arc::clone(&snapshot.schema.logical),
             partition_columns: snapshot.schema.partition_columns.iter().cloned().collect(),
             location: snapshot.location.clone(),
@@ -118,7 +118,7 @@ impl CellIndex {
         let kept = self.cells.iter().zip(&mask).filter(|(_, is_kept)| **is_kept);
         let cells: Vec<Arc<Cell>> = kept.map(|(cell, _)| Arc::clone(cell)).collect();
         Ok(Kept {
-            bytes: cells.iter().map(|cell| size_bytes(cell)).sum(),
+            bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
             cells: Arc::new(cells),
             mask: Some(mask),
             pruned_by_partition,
@@ -174,16 +174,6 @@ impl Kept {
     fn holds(&self, index: usize) -> bool {
         self.mask.as_ref().is_none_or(|mask| mask.get(index).copied().unwrap_or(false))
     }
-}
-
-/// Bytes of a cell's file; a negative size in a log counts as none and is found out on reading.
-pub(super) fn size_bytes(cell: &Cell) -> u64 {
-    u64::try_from(cell.add.size).unwrap_or(0)
-}
-
-fn live_rows(cell: &Cell) -> Option<u64> {
-    let deleted = cell.add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality);
-    cell.rows?.checked_sub(u64::try_from(deleted).ok()?)
 }
 
 fn column_statistics(bounds: &Bounds, kept: &Kept, rows: &ArrayRef, has_deletions: bool) -> ColumnStatistics {

@@ -9,13 +9,11 @@
 //! returns fewer rows than the snapshot has: a missing, resized or unreadable cell is an error.
 
 use super::bounds::{partition_array, partition_text};
-use super::pruning::size_bytes;
 use super::reader::CellReaders;
 use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Cell};
 use crate::store::Meadow;
-use apiary_protocol::delta::paths;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -122,14 +120,14 @@ pub(super) fn meadow_url() -> Result<ObjectStoreUrl> {
 /// there are at least `split_bytes_min` bytes in all.
 pub(super) fn partition_cells(cells: &[Arc<Cell>], target: usize, split_bytes_min: u64) -> Vec<Vec<Piece>> {
     let target = target.max(1);
-    let total: u64 = cells.iter().map(|cell| size_bytes(cell)).sum();
+    let total: u64 = cells.iter().map(|cell| cell.size_bytes()).sum();
     let may_split = total >= split_bytes_min.max(1);
     let share = total.div_ceil(target as u64).max(1);
     let mut partitions = vec![vec![]];
     let mut filled = 0_u64;
     for (index, cell) in cells.iter().enumerate() {
         let Ok(cell_index) = u32::try_from(index) else { break };
-        let size = size_bytes(cell);
+        let size = cell.size_bytes();
         let mut start = 0;
         loop {
             if filled >= share && partitions.len() < target {
@@ -194,7 +192,7 @@ impl FrameScanExec {
 
     /// Bytes of the cells that are left after pruning.
     pub fn kept_bytes(&self) -> u64 {
-        self.cells.iter().map(|cell| size_bytes(cell)).sum()
+        self.cells.iter().map(|cell| cell.size_bytes()).sum()
     }
 
     /// Cells that are left after pruning.
@@ -216,7 +214,8 @@ impl FrameScanExec {
     }
 
     fn key(&self, cell: &Cell) -> Result<Path> {
-        cell_key(&self.identity.location, &cell.add.path)
+        let location = &self.identity.location;
+        Path::parse(cell.key(location)).map_err(|error| Error::corrupt(location, error))
     }
 
     /// DataFusion's scan of the cells: the template with files.
@@ -233,7 +232,7 @@ impl FrameScanExec {
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
                 location: key.clone(),
                 last_modified: modified_at(cell),
-                size: size_bytes(cell),
+                size: cell.size_bytes(),
                 e_tag: None,
                 version: None,
             })
@@ -279,7 +278,7 @@ impl FrameScanExec {
         let rows = match cell.rows {
             Some(rows) => rows,
             None => {
-                let footer = self.readers.footer(key, size_bytes(cell)).await?;
+                let footer = self.readers.footer(key, cell.size_bytes()).await?;
                 u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0)
             }
         };
@@ -319,12 +318,6 @@ impl Clone for FrameScanExec {
     fn clone(&self) -> Self {
         Self { scan: Arc::clone(&self.scan), ..self.with_template(Arc::clone(&self.template)) }
     }
-}
-
-/// The key of a cell, checked: an `add.path` cannot leave its frame's location.
-pub(super) fn cell_key(location: &str, path: &str) -> Result<Path> {
-    let physical = paths::decode_path(path).map_err(|error| Error::corrupt(location, error))?;
-    Path::parse(format!("{location}/{physical}")).map_err(|error| Error::corrupt(location, error))
 }
 
 fn modified_at(cell: &Cell) -> DateTime<Utc> {

@@ -3,7 +3,9 @@
 use super::pruning::CellIndex;
 use super::*;
 use crate::schema::FrameSchema;
-use apiary_protocol::delta::{Add, DeletionVector, StringMap};
+use crate::ledger::{Intent, Ledger};
+use apiary_protocol::delta::{Action, Add, DeletionVector, Remove, StringMap};
+use apiary_protocol::ids::CommitId;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
@@ -74,7 +76,7 @@ impl World {
         for (index, batch) in cells.iter().enumerate() {
             adds.push(self.cell(&location, &format!("c{index:05}.parquet"), batch, &name).await);
         }
-        self.commit(&name, adds).await;
+        self.commit(&name, adds.into_iter().map(Action::Add).collect()).await;
     }
 
     async fn cell(&self, location: &str, path: &str, batch: &RecordBatch, name: &FrameName) -> Add {
@@ -117,6 +119,59 @@ impl World {
         }
     }
 
+    fn share(&self) -> Self {
+        Self {
+            environment: self.environment.clone(),
+            fixed: Arc::clone(&self.fixed),
+            session: self.session.clone(),
+            crew: self.crew.clone(),
+        }
+    }
+
+    fn snapshot(&self, name: &FrameName) -> Arc<Snapshot> {
+        Arc::clone(&self.fixed.0.lock()[name])
+    }
+
+    fn location(&self, name: &FrameName) -> String {
+        self.snapshot(name).location.clone()
+    }
+
+    async fn create(&self, name: &FrameName, schema: FrameSchema) {
+        let catalog = &self.environment.catalog;
+        catalog.create_hive(&name.hive, true).await.unwrap();
+        catalog.create_box(&name.hive, &name.box_name, true).await.unwrap();
+        let (_, snapshot) = catalog.create_frame(name, &schema, false).await.unwrap();
+        self.fixed.0.lock().insert(name.clone(), snapshot);
+    }
+
+    async fn commit(&self, name: &FrameName, actions: Vec<Action>) {
+        let Environment { host, meadow, settings, .. } = &self.environment;
+        let base = self.snapshot(name);
+        let ledger = Ledger::new(host.clone(), meadow.clone(), base.location.clone(), settings);
+        let id = CommitId::from_random(host.entropy.bytes());
+        let intent = Intent { actions, ..Intent::append(id, vec![]) };
+        let (results, snapshot) = ledger.commit(base, vec![intent]).await;
+        results.into_iter().for_each(|result| drop(result.unwrap()));
+        self.fixed.0.lock().insert(name.clone(), snapshot);
+    }
+
+    /// Marks rows of a cell (by its place in path order) as deleted.
+    async fn delete(&self, name: &str, cell: usize, rows: &[u64]) {
+        let name = self.name(name);
+        let old = self.snapshot(&name).cells().nth(cell).unwrap().add.clone();
+        let remove = Remove {
+            path: old.path.clone(),
+            deletion_timestamp: Some(old.modification_time),
+            data_change: true,
+            extended_file_metadata: Some(true),
+            partition_values: Some(old.partition_values.clone()),
+            size: Some(old.size),
+            deletion_vector: old.deletion_vector.clone(),
+        };
+        let add = Add { deletion_vector: Some(inline_vector(rows)), ..old };
+        self.commit(&name, vec![Action::Remove(remove), Action::Add(add)]).await;
+    }
+
     async fn plan(&self, text: &str) -> Result<PlannedQuery> {
         let Statement::Query(statement) = parse(text)?.remove(0) else { panic!("{text} is no query") };
         plan_query(&self.environment, &self.session, &statement, &self.crew).await
@@ -149,6 +204,29 @@ impl World {
         let plan = decode_plan(&self.environment, &bytes, &planned.context).unwrap();
         let batches = collect(plan, planned.context).await.unwrap();
         pretty_format_batches(&batches).unwrap().to_string()
+    }
+}
+
+/// A deletion vector in the log itself: the portable bitmap in Z85.
+fn inline_vector(rows: &[u64]) -> DeletionVector {
+    const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+    let mut bytes = 1_681_511_377_u32.to_le_bytes().to_vec();
+    rows.iter().collect::<roaring::RoaringTreemap>().serialize_into(&mut bytes).unwrap();
+    let size_in_bytes = bytes.len() as i32;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let mut text = String::new();
+    for group in bytes.chunks_exact(4) {
+        let value = u32::from_be_bytes(group.try_into().unwrap());
+        for power in [85_u32.pow(4), 85_u32.pow(3), 85 * 85, 85, 1] {
+            text.push(char::from(ALPHABET[(value / power % 85) as usize]));
+        }
+    }
+    DeletionVector {
+        storage_type: "i".into(),
+        path_or_inline_dv: text,
+        offset: None,
+        size_in_bytes,
+        cardinality: rows.len() as i64,
     }
 }
 
@@ -457,7 +535,7 @@ async fn pruning_never_changes_an_answer() {
     world.frame("t", &["p"], &cells).await;
     let mut pruned = 0;
     for _ in 0..120 {
-        let mut number = |bound: u64, base: i64| entropy.below(bound) as i64 + base;
+        let number = |bound: u64, base: i64| entropy.below(bound) as i64 + base;
         let (x, y, z, p) = (number(1100, -20), number(1100, -20), number(1000, -500), number(6, 0));
         type Check = Box<dyn Fn(&(Option<i64>, i64, i64)) -> bool>;
         let filters: [(String, Check); 8] = [
@@ -560,45 +638,11 @@ async fn the_index_of_a_hundred_thousand_cells_is_read_once() {
         )),
         ..add.clone()
     });
-    world.commit(&name, adds.collect()).await;
+    world.commit(&name, adds.map(Action::Add).collect()).await;
     let index: Arc<CellIndex> = world.snapshot(&name).derived(CellIndex::new);
     let plan = world.explain("SELECT b FROM big WHERE a = 1500").await;
     assert!(plan.contains("cells=1 of 2000"), "{plan}");
     let again = world.snapshot(&name).derived(CellIndex::new);
     assert!(Arc::ptr_eq(&index, &again));
     assert_eq!(world.number("SELECT count(*) FROM big").await, 20_000);
-}
-
-// STUB WORLD
-impl World {
-    fn share(&self) -> Self {
-        Self { environment: self.environment.clone(), fixed: Arc::clone(&self.fixed), session: self.session.clone(), crew: self.crew.clone() }
-    }
-    fn location(&self, name: &FrameName) -> String { format!("{}/{}/{}", name.hive, name.box_name, name.frame.as_str().replace(' ', "_")) }
-    fn snapshot(&self, name: &FrameName) -> Arc<Snapshot> { Arc::clone(self.fixed.0.lock().get(name).unwrap()) }
-    async fn create(&self, name: &FrameName, schema: FrameSchema) {
-        let entry = FrameEntry { name: name.clone(), id: apiary_protocol::ids::FrameId::from_random([1; 16]), location: self.location(name), attached: false };
-        let mut view = self.environment.catalog.test_view.lock();
-        let mut new = (**view).clone(); new.test_frames.insert(name.clone(), entry); *view = Arc::new(new);
-        let md = apiary_protocol::delta::Metadata { id: "x".into(), name: None, description: None, format: apiary_protocol::delta::Format { provider: "parquet".into(), options: Default::default() }, schema_string: "".into(), partition_columns: vec![], configuration: Default::default(), created_time: None };
-        self.fixed.0.lock().insert(name.clone(), Arc::new(Snapshot { location: self.location(name), version: 0, protocol: apiary_protocol::delta::Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }, metadata: Arc::new(md), schema: Arc::new(schema), timestamp_ms: 0, test_cells: vec![] }));
-    }
-    async fn commit(&self, name: &FrameName, adds: Vec<Add>) {
-        let mut snapshot = (*self.snapshot(name)).clone();
-        snapshot.version += 1;
-        for add in adds {
-            snapshot.test_cells.retain(|c| c.add.path != add.path);
-            let rows = add.stats.as_ref().map(|s| serde_json::from_str::<serde_json::Value>(s).unwrap()["numRecords"].as_u64().unwrap());
-            snapshot.test_cells.push(Arc::new(crate::ledger::Cell { add, rows }));
-        }
-        snapshot.test_cells.sort_by(|a, b| a.add.path.cmp(&b.add.path));
-        self.fixed.0.lock().insert(name.clone(), Arc::new(snapshot));
-    }
-    async fn delete(&self, name: &str, cell: usize, rows: &[u64]) {
-        let name = self.name(name);
-        let snapshot = self.snapshot(&name);
-        let mut add = snapshot.cells().nth(cell).unwrap().add.clone();
-        add.deletion_vector = Some(DeletionVector { storage_type: "i".into(), path_or_inline_dv: rows.iter().map(|x| x.to_string()).collect::<Vec<_>>().join(","), offset: None, size_in_bytes: 1, cardinality: rows.len() as i64 });
-        self.commit(&name, vec![add]).await;
-    }
 }
