@@ -7,7 +7,6 @@ mod reins;
 use super::*;
 use crate::host::testing::host_with_seed;
 use crate::schema::FrameSchema;
-use apiary_protocol::delta::Action;
 use apiary_protocol::ids::FrameId;
 use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;
