@@ -6,15 +6,17 @@
 
 use apiary_protocol::delta::Add;
 use arrow::array::{
-    ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
-    Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
+    Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
-use std::sync::Arc;
+use datafusion::common::ColumnStatistics;
+use std::sync::{Arc, OnceLock};
 
 /// The directory value that stands for a null partition value; some writers put it into the log too.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -32,6 +34,8 @@ pub(super) struct Bounds {
     pub null_count: ArrayRef,
     /// Whether a known bound is a value of the cell and not one beyond it.
     pub is_exact: bool,
+    /// What the bounds of all cells say together, once somebody asked.
+    pub of_all: OnceLock<ColumnStatistics>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,9 @@ impl Values {
 
     fn push(&mut self, raw: Option<&str>, data_type: &DataType, side: Side) {
         match self {
-            Self::Integers(values) => values.push(raw.and_then(|raw| integer(raw, data_type, side))),
+            Self::Integers(values) => {
+                values.push(raw.and_then(|raw| integer(raw, data_type, side)))
+            }
             Self::Floats(values) => values.push(raw.and_then(|raw| float(raw, side))),
             Self::Texts(values) => values.push(raw.and_then(text)),
             Self::Unordered => {}
@@ -89,9 +95,12 @@ impl Values {
     fn finish(self, data_type: &DataType) -> Option<ArrayRef> {
         Some(match self {
             Self::Integers(values) => integers(values, data_type)?,
-            Self::Floats(values) if *data_type == DataType::Float32 => {
-                Arc::new(values.into_iter().map(|value| value.map(|value| value as f32)).collect::<Float32Array>())
-            }
+            Self::Floats(values) if *data_type == DataType::Float32 => Arc::new(
+                values
+                    .into_iter()
+                    .map(|value| value.map(|value| value as f32))
+                    .collect::<Float32Array>(),
+            ),
             Self::Floats(values) => Arc::new(values.into_iter().collect::<Float64Array>()),
             Self::Texts(values) if *data_type == DataType::Utf8View => {
                 Arc::new(values.into_iter().collect::<StringViewArray>())
@@ -117,7 +126,8 @@ impl BoundsBuilder {
     fn push(&mut self, found: &Found<'_>, is_tight: bool) {
         self.min.push(found.min, &self.data_type, Side::Min);
         self.max.push(found.max, &self.data_type, Side::Max);
-        self.null_count.push(found.null_count.and_then(|raw| raw.parse().ok()));
+        self.null_count
+            .push(found.null_count.and_then(|raw| raw.parse().ok()));
         self.is_tight &= is_tight;
     }
 
@@ -137,6 +147,7 @@ impl BoundsBuilder {
             max: self.max.finish(&self.data_type),
             null_count: Arc::new(self.null_count.into_iter().collect::<UInt64Array>()),
             is_exact,
+            of_all: OnceLock::new(),
         }
     }
 }
@@ -165,7 +176,10 @@ pub(super) fn push_statistics(statistics: Option<&str>, builders: &mut [BoundsBu
                 _ => return,
             };
             let _ = members(value, |column, raw| {
-                if let Some(index) = builders.iter().position(|builder| is_key(column, &builder.column)) {
+                if let Some(index) = builders
+                    .iter()
+                    .position(|builder| is_key(column, &builder.column))
+                {
                     let slot = &mut found[index];
                     match side {
                         0 => slot.min = Some(raw),
@@ -189,9 +203,21 @@ pub(super) fn partition_bounds(values: ArrayRef, rows: &[Option<u64>]) -> Bounds
     let null_count = rows
         .iter()
         .enumerate()
-        .map(|(index, rows)| if values.is_null(index) { *rows } else { Some(0) })
+        .map(|(index, rows)| {
+            if values.is_null(index) {
+                *rows
+            } else {
+                Some(0)
+            }
+        })
         .collect::<UInt64Array>();
-    Bounds { min: Some(Arc::clone(&values)), max: Some(values), null_count: Arc::new(null_count), is_exact: true }
+    Bounds {
+        min: Some(Arc::clone(&values)),
+        max: Some(values),
+        null_count: Arc::new(null_count),
+        is_exact: true,
+        of_all: OnceLock::new(),
+    }
 }
 
 /// The value of a partition column as the log has it; an empty text is a null, as Delta says.
@@ -201,9 +227,19 @@ pub(super) fn partition_text<'a>(add: &'a Add, column: &str) -> Option<&'a str> 
 }
 
 /// Partition texts in the column's type; fails on one that is no value of it.
-pub(super) fn partition_array(texts: Vec<Option<&str>>, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+pub(super) fn partition_array(
+    texts: Vec<Option<&str>>,
+    data_type: &DataType,
+) -> Result<ArrayRef, ArrowError> {
     let texts: ArrayRef = Arc::new(StringArray::from(texts));
-    cast_with_options(&texts, data_type, &CastOptions { safe: false, ..CastOptions::default() })
+    cast_with_options(
+        &texts,
+        data_type,
+        &CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        },
+    )
 }
 
 fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef> {
@@ -231,7 +267,11 @@ fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef>
         DataType::UInt64 => Arc::new(array!(UInt64Array, u64)),
         DataType::Date32 => Arc::new(array!(Date32Array, i32)),
         DataType::Decimal128(precision, scale) => Arc::new(
-            values.into_iter().collect::<Decimal128Array>().with_precision_and_scale(*precision, *scale).ok()?,
+            values
+                .into_iter()
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(*precision, *scale)
+                .ok()?,
         ),
         DataType::Timestamp(TimeUnit::Second, zone) => zoned!(TimestampSecondArray, zone),
         DataType::Timestamp(TimeUnit::Millisecond, zone) => zoned!(TimestampMillisecondArray, zone),
@@ -246,7 +286,9 @@ fn integer(raw: &str, data_type: &DataType, side: Side) -> Option<i128> {
         DataType::Decimal128(_, scale) => decimal(raw, *scale),
         DataType::Date32 => {
             let date = NaiveDate::parse_from_str(&text(raw)?, "%Y-%m-%d").ok()?;
-            Some(i128::from(date.signed_duration_since(NaiveDate::default()).num_days()))
+            Some(i128::from(
+                date.signed_duration_since(NaiveDate::default()).num_days(),
+            ))
         }
         DataType::Timestamp(unit, _) => timestamp(&text(raw)?, *unit, side),
         _ => raw.parse().ok(),
@@ -256,12 +298,16 @@ fn integer(raw: &str, data_type: &DataType, side: Side) -> Option<i128> {
 /// Delta's timestamps have milliseconds or microseconds; the former were cut, so the true maximum
 /// lies up to one millisecond later.
 fn timestamp(text: &str, unit: TimeUnit, side: Side) -> Option<i128> {
-    let time = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc().naive_utc()).or_else(|_| {
-        NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%dT%H:%M:%S%.f")
-            .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f"))
-    });
+    let time = DateTime::parse_from_rfc3339(text)
+        .map(|time| time.to_utc().naive_utc())
+        .or_else(|_| {
+            NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%dT%H:%M:%S%.f")
+                .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f"))
+        });
     let mut micros = i128::from(time.ok()?.and_utc().timestamp_micros());
-    let fraction = text.rsplit_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let fraction = text.rsplit_once('.').map_or(0, |(_, rest)| {
+        rest.bytes().take_while(u8::is_ascii_digit).count()
+    });
     if side == Side::Max && fraction <= 3 {
         micros += 999;
     }
@@ -301,7 +347,9 @@ fn decimal(raw: &str, scale: i8) -> Option<i128> {
         if !digit.is_ascii_digit() {
             return None;
         }
-        value = value.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
+        value = value
+            .checked_mul(10)?
+            .checked_add(i128::from(digit - b'0'))?;
     }
     let shift = i32::from(scale) + exponent - i32::try_from(fraction.len()).ok()?;
     if value == 0 {
@@ -318,12 +366,20 @@ fn decimal(raw: &str, scale: i8) -> Option<i128> {
 /// A JSON string without its quotes and escapes.
 fn text(raw: &str) -> Option<String> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw).ok() } else { Some(inner.to_string()) }
+    if inner.contains('\\') {
+        serde_json::from_str(raw).ok()
+    } else {
+        Some(inner.to_string())
+    }
 }
 
 /// Whether a raw key (escapes not undone) names the column.
 fn is_key(raw: &str, column: &str) -> bool {
-    if raw.contains('\\') { text(&format!("\"{raw}\"")).as_deref() == Some(column) } else { raw == column }
+    if raw.contains('\\') {
+        text(&format!("\"{raw}\"")).as_deref() == Some(column)
+    } else {
+        raw == column
+    }
 }
 
 /// Calls back with each raw key and raw value of a JSON object; `None` when the text is no object.
@@ -426,7 +482,9 @@ mod tests {
     fn bounds_are_found_among_other_columns_and_odd_spellings() {
         let found = bounds(
             &[
-                Some(r#"{"numRecords":3,"minValues":{"x":"}\"{","a":-5,"s":{"a":7}},"maxValues":{"a":9},"nullCount":{"a":1}}"#),
+                Some(
+                    r#"{"numRecords":3,"minValues":{"x":"}\"{","a":-5,"s":{"a":7}},"maxValues":{"a":9},"nullCount":{"a":1}}"#,
+                ),
                 Some(" { \"maxValues\" : { \"a\" : 4 , \"b\":[1,{}] } , \"minValues\" : { } } "),
                 None,
                 Some("not json"),
@@ -436,8 +494,14 @@ mod tests {
             &DataType::Int64,
         );
         let (min, max) = (found.min.unwrap(), found.max.unwrap());
-        assert_eq!(min.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(-5), None, None, None, None]);
-        assert_eq!(max.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(9), Some(4), None, None, None]);
+        assert_eq!(
+            min.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
+            [Some(-5), None, None, None, None]
+        );
+        assert_eq!(
+            max.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
+            [Some(9), Some(4), None, None, None]
+        );
         assert_eq!(found.null_count.as_primitive::<UInt64Type>().value(0), 1);
         assert!(found.null_count.is_null(1));
         assert!(found.is_exact);
@@ -446,12 +510,20 @@ mod tests {
     #[test]
     fn a_decimal_keeps_all_its_digits() {
         let found = bounds(
-            &[Some(r#"{"minValues":{"d":12345678901234567890.12},"maxValues":{"d":1.5E3}}"#)],
+            &[Some(
+                r#"{"minValues":{"d":12345678901234567890.12},"maxValues":{"d":1.5E3}}"#,
+            )],
             "d",
             &DataType::Decimal128(38, 2),
         );
-        assert_eq!(found.min.unwrap().as_primitive::<Decimal128Type>().value(0), 1_234_567_890_123_456_789_012);
-        assert_eq!(found.max.unwrap().as_primitive::<Decimal128Type>().value(0), 150_000);
+        assert_eq!(
+            found.min.unwrap().as_primitive::<Decimal128Type>().value(0),
+            1_234_567_890_123_456_789_012
+        );
+        assert_eq!(
+            found.max.unwrap().as_primitive::<Decimal128Type>().value(0),
+            150_000
+        );
         assert_eq!(decimal("1.005", 2), None);
         assert_eq!(decimal("-0.10", 1), Some(-1));
     }
@@ -460,12 +532,22 @@ mod tests {
     fn a_timestamp_cut_to_milliseconds_is_widened_upwards() {
         let zone = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let found = bounds(
-            &[Some(r#"{"minValues":{"t":"2026-01-01T00:00:00.123Z"},"maxValues":{"t":"2026-01-01T00:00:00.123Z"}}"#)],
+            &[Some(
+                r#"{"minValues":{"t":"2026-01-01T00:00:00.123Z"},"maxValues":{"t":"2026-01-01T00:00:00.123Z"}}"#,
+            )],
             "t",
             &zone,
         );
-        let min = found.min.unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
-        let max = found.max.unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
+        let min = found
+            .min
+            .unwrap()
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(0);
+        let max = found
+            .max
+            .unwrap()
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(0);
         assert_eq!(max - min, 999);
         assert!(!found.is_exact);
     }
@@ -473,7 +555,9 @@ mod tests {
     #[test]
     fn loose_bounds_are_not_exact() {
         let found = bounds(
-            &[Some(r#"{"minValues":{"a":1},"maxValues":{"a":2},"tightBounds":false}"#)],
+            &[Some(
+                r#"{"minValues":{"a":1},"maxValues":{"a":2},"tightBounds":false}"#,
+            )],
             "a",
             &DataType::Int64,
         );
@@ -494,12 +578,18 @@ mod tests {
         for _ in 0..20_000 {
             let text: Vec<u8> = (0..24)
                 .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     alphabet[(state >> 33) as usize % alphabet.len()]
                 })
                 .collect();
             let text = String::from_utf8(text).unwrap();
-            let found = bounds(&[Some(&format!("{{\"minValues\":{text}"))], "a", &DataType::Int64);
+            let found = bounds(
+                &[Some(&format!("{{\"minValues\":{text}"))],
+                "a",
+                &DataType::Int64,
+            );
             assert_eq!(found.null_count.len(), 1);
         }
     }

@@ -85,7 +85,8 @@ impl EncodedCell {
             default_row_commit_version: None,
             clustering_provider: None,
         };
-        let mut cell = Cell::new(add).map_err(|error| Error::corrupt("a serialised plan", error))?;
+        let mut cell =
+            Cell::new(add).map_err(|error| Error::corrupt("a serialised plan", error))?;
         cell.rows = self.rows;
         Ok(Arc::new(cell))
     }
@@ -94,15 +95,28 @@ impl EncodedCell {
 /// A plan as bytes that another bee, on any node of the same build, can run.
 pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
     let converter = DeduplicatingProtoConverter::default();
-    let bytes = physical_plan_to_bytes_with_proto_converter(Arc::clone(plan), &FrameCodec::encoder(), &converter)?;
+    let bytes = physical_plan_to_bytes_with_proto_converter(
+        Arc::clone(plan),
+        &FrameCodec::encoder(),
+        &converter,
+    )?;
     Ok(bytes.to_vec())
 }
 
 /// The plan behind bytes of [`encode_plan`], over this environment's meadow.
-pub fn decode_plan(environment: &Environment, bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn decode_plan(
+    environment: &Environment,
+    bytes: &[u8],
+    context: &TaskContext,
+) -> Result<Arc<dyn ExecutionPlan>> {
     super::register_meadow(&environment.meadow, &context.runtime_env())?;
     let converter = DeduplicatingProtoConverter::default();
-    Ok(physical_plan_from_bytes_with_proto_converter(bytes, context, &FrameCodec::decoder(environment), &converter)?)
+    Ok(physical_plan_from_bytes_with_proto_converter(
+        bytes,
+        context,
+        &FrameCodec::decoder(environment),
+        &converter,
+    )?)
 }
 
 /// Encodes and decodes the scan leaf. An encoder needs no meadow, a decoder does.
@@ -117,7 +131,9 @@ impl FrameCodec {
     }
 
     pub fn decoder(environment: &Environment) -> Self {
-        Self { meadow: Some((environment.meadow.clone(), Arc::clone(&environment.caches))) }
+        Self {
+            meadow: Some((environment.meadow.clone(), Arc::clone(&environment.caches))),
+        }
     }
 }
 
@@ -133,14 +149,19 @@ impl PhysicalExtensionCodec for FrameCodec {
             return Err(Error::Bug("this codec only encodes".into()).into());
         };
         let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
-        let scan: EncodedScan = rmp_serde::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        let scan: EncodedScan =
+            rmp_serde::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         let [template] = inputs else {
             return Err(corrupt(format!("a frame scan with {} inputs", inputs.len())).into());
         };
         if !template.is::<DataSourceExec>() {
             return Err(corrupt(format!("a frame scan over {}", template.name())).into());
         }
-        let cells = scan.cells.into_iter().map(EncodedCell::decode).collect::<Result<Vec<Arc<Cell>>>>()?;
+        let cells = scan
+            .cells
+            .into_iter()
+            .map(EncodedCell::decode)
+            .collect::<Result<Vec<Arc<Cell>>>>()?;
         let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
         if !scan.partitions.iter().flatten().all(is_known) {
             return Err(corrupt("a frame scan names a cell that it does not hold".into()).into());
@@ -171,10 +192,16 @@ impl PhysicalExtensionCodec for FrameCodec {
 
 /// Writes a scan through an [`Envelope`], so that its template is serialised by the same encoder as
 /// the rest of the plan: filters that are shared with a join or a sort stay shared.
-pub(super) fn encode_scan(scan: &FrameScanExec, context: &ExecutionPlanEncodeCtx<'_>) -> DfResult<PhysicalPlanNode> {
+pub(super) fn encode_scan(
+    scan: &FrameScanExec,
+    context: &ExecutionPlanEncodeCtx<'_>,
+) -> DfResult<PhysicalPlanNode> {
     let bytes = rmp_serde::to_vec_named(&EncodedScan::of(scan))
         .map_err(|error| Error::Bug(format!("a frame scan cannot be written: {error}")))?;
-    let envelope: Arc<dyn ExecutionPlan> = Arc::new(Envelope { bytes, template: Arc::clone(&scan.template) });
+    let envelope: Arc<dyn ExecutionPlan> = Arc::new(Envelope {
+        bytes,
+        template: Arc::clone(&scan.template),
+    });
     context.encode_child(&envelope)
 }
 
@@ -204,7 +231,10 @@ impl ExecutionPlan for Envelope {
         vec![&self.template]
     }
 
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 

@@ -27,9 +27,36 @@ const RECURSION_LIMIT: usize = 128;
 
 /// Statements that SQL has and this dialect does not: refused by these names.
 const REFUSED: &[&str] = &[
-    "ALTER", "ANALYZE", "BEGIN", "CALL", "COMMENT", "COMMIT", "COPY", "DEALLOCATE", "DECLARE", "DELETE",
-    "EXECUTE", "GRANT", "INSTALL", "LOAD", "LOCK", "MERGE", "OPTIMIZE", "PREPARE", "REFRESH", "RENAME",
-    "REPLACE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SET", "START", "TRUNCATE", "UPDATE", "VACUUM",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "EXECUTE",
+    "GRANT",
+    "INSTALL",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "OPTIMIZE",
+    "PREPARE",
+    "REFRESH",
+    "RENAME",
+    "REPLACE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "START",
+    "TRUNCATE",
+    "UPDATE",
+    "VACUUM",
 ];
 
 /// Splits and parses a text of one or more statements; refuses what is not supported, by name.
@@ -39,7 +66,12 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
         .map_err(|error| syntax(ParserError::from(error)))?;
     tokens
         .split(|token| token.token == Token::SemiColon)
-        .map(|part| part.iter().filter(|token| !is_blank(token)).cloned().collect::<Vec<_>>())
+        .map(|part| {
+            part.iter()
+                .filter(|token| !is_blank(token))
+                .cloned()
+                .collect::<Vec<_>>()
+        })
         .filter(|part| !part.is_empty())
         .map(statement)
         .collect()
@@ -62,7 +94,9 @@ pub(super) fn syntax(error: ParserError) -> Error {
 fn parser_error(error: DataFusionError) -> Error {
     match error {
         DataFusionError::SQL(error, _) => syntax(*error),
-        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => parser_error(*error),
+        DataFusionError::Diagnostic(_, error) | DataFusionError::Context(_, error) => {
+            parser_error(*error)
+        }
         other => Error::Sql(Box::new(other)),
     }
 }
@@ -122,14 +156,22 @@ fn require_query(statement: &DfStatement) -> Result<()> {
         DfStatement::Statement(inner) => match inner.as_ref() {
             SqlStatement::Query(query) => require_reading(&query.body),
             SqlStatement::ShowVariable { .. } | SqlStatement::ShowFunctions { .. } => Ok(()),
-            other => Err(Error::Unsupported(format!("EXPLAIN or SHOW of {}", first_words(other)))),
+            other => Err(Error::Unsupported(format!(
+                "EXPLAIN or SHOW of {}",
+                first_words(other)
+            ))),
         },
         other => Err(Error::Unsupported(first_words(other))),
     }
 }
 
 fn first_words(statement: &impl ToString) -> String {
-    statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    statement
+        .to_string()
+        .split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn require_reading(body: &SetExpr) -> Result<()> {
@@ -156,16 +198,27 @@ fn show(tokens: Vec<TokenWithSpan>, what: &str) -> Result<Statement> {
         }
         "BOXES" | "SCHEMAS" => {
             let mut words = Words::new(tokens, 2);
-            let hive = if words.in_or_from() { Some(words.name()?) } else { None };
+            let hive = if words.in_or_from() {
+                Some(words.name()?)
+            } else {
+                None
+            };
             words.end()?;
             Ok(Statement::ShowBoxes { hive })
         }
         "FRAMES" | "TABLES" => {
             let mut words = Words::new(tokens, 2);
-            let mut parts = if words.in_or_from() { words.parts(2)? } else { vec![] };
+            let mut parts = if words.in_or_from() {
+                words.parts(2)?
+            } else {
+                vec![]
+            };
             words.end()?;
             let box_name = parts.pop();
-            Ok(Statement::ShowFrames { hive: parts.pop(), box_name })
+            Ok(Statement::ShowFrames {
+                hive: parts.pop(),
+                box_name,
+            })
         }
         "COLUMNS" | "FIELDS" => {
             let mut words = Words::new(tokens, 2);
@@ -219,7 +272,9 @@ fn take_partitioned_by(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<PartitionC
             _ => {}
         }
     }
-    let Some(start) = found else { return Ok(vec![]) };
+    let Some(start) = found else {
+        return Ok(vec![]);
+    };
     let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens[start + 2..].to_vec());
     let mut columns = vec![];
     parser.expect_token(&Token::LParen).map_err(syntax)?;
@@ -249,14 +304,19 @@ fn create_frame(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         return Err(Error::Unsupported("this form of CREATE TABLE".into()));
     };
     let SqlStatement::CreateTable(table) = *statement else {
-        return Err(Error::Unsupported(format!("CREATE {}", first_words(&statement))));
+        return Err(Error::Unsupported(format!(
+            "CREATE {}",
+            first_words(&statement)
+        )));
     };
     refuse_table_clauses(&table)?;
     let frame = name_parts(&table.name)?;
     let partition_by = partitions.iter().map(|(name, _)| normal(name)).collect();
     if let Some(query) = table.query {
         if !table.columns.is_empty() || partitions.iter().any(|(_, field)| field.is_some()) {
-            return Err(Error::Unsupported("a column list in CREATE TABLE … AS".into()));
+            return Err(Error::Unsupported(
+                "a column list in CREATE TABLE … AS".into(),
+            ));
         }
         return Ok(Statement::CreateFrameAs {
             frame,
@@ -265,11 +325,18 @@ fn create_frame(mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
             if_not_exists: table.if_not_exists,
         });
     }
-    let mut fields =
-        table.columns.iter().map(column).map(|field| field.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+    let mut fields = table
+        .columns
+        .iter()
+        .map(column)
+        .map(|field| field.map(Arc::new))
+        .collect::<Result<Vec<_>>>()?;
     fields.extend(partitions.into_iter().filter_map(|(_, field)| field));
     if fields.is_empty() {
-        return Err(Error::rejected(format!("frame {}: a frame needs at least one column", frame.join("."))));
+        return Err(Error::rejected(format!(
+            "frame {}: a frame needs at least one column",
+            frame.join(".")
+        )));
     }
     Ok(Statement::CreateFrame {
         frame,
@@ -287,13 +354,31 @@ fn refuse_table_clauses(table: &CreateTable) -> Result<()> {
         (!table.constraints.is_empty(), "a table constraint"),
         (table.like.is_some(), "CREATE TABLE … LIKE"),
         (table.clone.is_some(), "CREATE TABLE … CLONE"),
-        (table.location.is_some(), "LOCATION in CREATE TABLE (ATTACH FRAME name LOCATION '…' takes an existing table)"),
+        (
+            table.location.is_some(),
+            "LOCATION in CREATE TABLE (ATTACH FRAME name LOCATION '…' takes an existing table)",
+        ),
         (table.file_format.is_some(), "STORED AS in CREATE TABLE"),
-        (table.partition_by.is_some(), "PARTITION BY in CREATE TABLE (PARTITIONED BY is what partitions a frame)"),
-        (table.order_by.is_some() || table.cluster_by.is_some() || table.clustered_by.is_some(), "ordering in CREATE TABLE"),
-        (table.table_options != CreateTableOptions::None, "options in CREATE TABLE"),
-        (table.hive_distribution != HiveDistributionStyle::NONE, "this form of CREATE TABLE"),
-        (table.inherits.is_some() || table.on_commit.is_some(), "this form of CREATE TABLE"),
+        (
+            table.partition_by.is_some(),
+            "PARTITION BY in CREATE TABLE (PARTITIONED BY is what partitions a frame)",
+        ),
+        (
+            table.order_by.is_some() || table.cluster_by.is_some() || table.clustered_by.is_some(),
+            "ordering in CREATE TABLE",
+        ),
+        (
+            table.table_options != CreateTableOptions::None,
+            "options in CREATE TABLE",
+        ),
+        (
+            table.hive_distribution != HiveDistributionStyle::NONE,
+            "this form of CREATE TABLE",
+        ),
+        (
+            table.inherits.is_some() || table.on_commit.is_some(),
+            "this form of CREATE TABLE",
+        ),
     ];
     match refused.iter().find(|(is_there, _)| *is_there) {
         Some((_, what)) => Err(Error::Unsupported((*what).into())),
@@ -308,11 +393,18 @@ fn column(definition: &ColumnDef) -> Result<arrow::datatypes::Field> {
             ColumnOption::Null => is_nullable = true,
             ColumnOption::NotNull => is_nullable = false,
             other => {
-                return Err(Error::Unsupported(format!("{other} on column {}", definition.name)));
+                return Err(Error::Unsupported(format!(
+                    "{other} on column {}",
+                    definition.name
+                )));
             }
         }
     }
-    column_field(&normal(&definition.name), &definition.data_type, is_nullable)
+    column_field(
+        &normal(&definition.name),
+        &definition.data_type,
+        is_nullable,
+    )
 }
 
 fn insert(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
@@ -334,7 +426,9 @@ fn insert(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
         .iter()
         .map(|name| match name_parts(name)?.as_slice() {
             [column] => Ok(column.clone()),
-            _ => Err(Error::rejected(format!("SQL error: {name} is not a column name"))),
+            _ => Err(Error::rejected(format!(
+                "SQL error: {name} is not a column name"
+            ))),
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Statement::Insert {
@@ -347,7 +441,10 @@ fn insert(tokens: Vec<TokenWithSpan>) -> Result<Statement> {
 
 fn refuse_insert_clauses(insert: &Insert) -> Result<()> {
     let refused = [
-        (insert.or.is_some() || insert.ignore || insert.replace_into, "INSERT OR …, INSERT IGNORE and REPLACE"),
+        (
+            insert.or.is_some() || insert.ignore || insert.replace_into,
+            "INSERT OR …, INSERT IGNORE and REPLACE",
+        ),
         (insert.on.is_some(), "ON CONFLICT"),
         (insert.returning.is_some(), "RETURNING"),
         (insert.partitioned.is_some(), "PARTITION in INSERT"),
@@ -362,7 +459,9 @@ fn refuse_insert_clauses(insert: &Insert) -> Result<()> {
 
 fn source(query: Box<Query>) -> Result<Box<DfStatement>> {
     require_reading(&query.body)?;
-    Ok(Box::new(DfStatement::Statement(Box::new(SqlStatement::Query(query)))))
+    Ok(Box::new(DfStatement::Statement(Box::new(
+        SqlStatement::Query(query),
+    ))))
 }
 
 /// Unquoted names are lower case, quoted ones keep their spelling. (Names of hives, boxes and frames
@@ -394,7 +493,9 @@ impl Words {
     fn new(tokens: Vec<TokenWithSpan>, skip: usize) -> Self {
         static DIALECT: GenericDialect = GenericDialect {};
         let tokens = tokens.into_iter().skip(skip).collect();
-        Self { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens) }
+        Self {
+            parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens),
+        }
     }
 
     /// Consumes one of the words, unquoted.
@@ -412,7 +513,9 @@ impl Words {
     }
 
     fn expected<T>(&self, what: &str) -> Result<T> {
-        self.parser.expected_ref(what, self.parser.peek_token_ref()).map_err(syntax)
+        self.parser
+            .expected_ref(what, self.parser.peek_token_ref())
+            .map_err(syntax)
     }
 
     fn end(&mut self) -> Result<()> {
@@ -427,7 +530,9 @@ impl Words {
         let name = self.parser.parse_object_name(false).map_err(syntax)?;
         let parts = name_parts(&name)?;
         if parts.len() > most {
-            return Err(Error::rejected(format!("SQL error: {name} has more than {most} parts")));
+            return Err(Error::rejected(format!(
+                "SQL error: {name} has more than {most} parts"
+            )));
         }
         Ok(parts)
     }
@@ -438,7 +543,8 @@ impl Words {
     }
 
     fn if_not_exists(&mut self) -> bool {
-        self.parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS])
+        self.parser
+            .parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS])
     }
 
     fn use_statement(mut self) -> Result<Statement> {
@@ -448,7 +554,11 @@ impl Words {
         }
         let name = self.name()?;
         self.end()?;
-        Ok(if is_box { Statement::UseBox(name) } else { Statement::UseHive(name) })
+        Ok(if is_box {
+            Statement::UseBox(name)
+        } else {
+            Statement::UseHive(name)
+        })
     }
 
     fn describe(mut self) -> Result<Statement> {
@@ -465,10 +575,17 @@ impl Words {
         }
         let if_not_exists = self.if_not_exists();
         let statement = if is_hive {
-            Statement::CreateHive { hive: self.name()?, if_not_exists }
+            Statement::CreateHive {
+                hive: self.name()?,
+                if_not_exists,
+            }
         } else {
             let (hive, box_name) = self.box_parts()?;
-            Statement::CreateBox { hive, box_name, if_not_exists }
+            Statement::CreateBox {
+                hive,
+                box_name,
+                if_not_exists,
+            }
         };
         self.end()?;
         Ok(statement)
@@ -490,7 +607,13 @@ impl Words {
             return Err(Error::Unsupported(format!("DROP {what}")));
         }
         let if_exists = self.parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
-        let name = self.parts(if is_hive { 1 } else if is_box { 2 } else { 3 })?;
+        let name = self.parts(if is_hive {
+            1
+        } else if is_box {
+            2
+        } else {
+            3
+        })?;
         let (mut cascade, mut purge) = (false, false);
         loop {
             if self.take(&["CASCADE"]) {
@@ -505,11 +628,26 @@ impl Words {
         let mut parts = name.clone();
         let last = parts.pop().unwrap_or_default();
         Ok(if is_hive {
-            Statement::DropHive { hive: last, if_exists, cascade, purge }
+            Statement::DropHive {
+                hive: last,
+                if_exists,
+                cascade,
+                purge,
+            }
         } else if is_box {
-            Statement::DropBox { hive: parts.pop(), box_name: last, if_exists, cascade, purge }
+            Statement::DropBox {
+                hive: parts.pop(),
+                box_name: last,
+                if_exists,
+                cascade,
+                purge,
+            }
         } else {
-            Statement::DropFrame { frame: name, if_exists, purge }
+            Statement::DropFrame {
+                frame: name,
+                if_exists,
+                purge,
+            }
         })
     }
 
@@ -524,7 +662,11 @@ impl Words {
         }
         let location = self.parser.parse_literal_string().map_err(syntax)?;
         self.end()?;
-        Ok(Statement::AttachFrame { frame, location, if_not_exists })
+        Ok(Statement::AttachFrame {
+            frame,
+            location,
+            if_not_exists,
+        })
     }
 }
 
@@ -574,13 +716,22 @@ mod tests {
             ("SHOW BOXES IN h", "SHOW SCHEMAS FROM h"),
             ("SHOW FRAMES IN h.b", "SHOW TABLES FROM h.b"),
             ("DESCRIBE FRAME a.b.c", "DESC a.b.c"),
-            ("CREATE HIVE IF NOT EXISTS h", "CREATE DATABASE IF NOT EXISTS h"),
+            (
+                "CREATE HIVE IF NOT EXISTS h",
+                "CREATE DATABASE IF NOT EXISTS h",
+            ),
             ("CREATE BOX h.b", "CREATE SCHEMA h.b"),
-            ("CREATE FRAME t (a INT NOT NULL)", "CREATE TABLE t (a INTEGER NOT NULL)"),
+            (
+                "CREATE FRAME t (a INT NOT NULL)",
+                "CREATE TABLE t (a INTEGER NOT NULL)",
+            ),
             ("DROP HIVE h CASCADE", "DROP DATABASE h CASCADE"),
             ("DROP BOX IF EXISTS b", "DROP SCHEMA IF EXISTS b RESTRICT"),
             ("DROP FRAME t PURGE", "DROP TABLE t PURGE"),
-            ("ATTACH FRAME t LOCATION 'x/y'", "ATTACH TABLE t LOCATION 'x/y'"),
+            (
+                "ATTACH FRAME t LOCATION 'x/y'",
+                "ATTACH TABLE t LOCATION 'x/y'",
+            ),
         ];
         for (bee, sql) in same {
             assert_eq!(format!("{:?}", one(bee)), format!("{:?}", one(sql)));
@@ -589,16 +740,26 @@ mod tests {
 
     #[test]
     fn quoted_names_keep_their_case_and_may_hold_anything() {
-        let Statement::Describe { frame } = one("DESCRIBE Hive.\"My Box\".\"select;from\"") else { panic!() };
+        let Statement::Describe { frame } = one("DESCRIBE Hive.\"My Box\".\"select;from\"") else {
+            panic!()
+        };
         assert_eq!(frame, ["hive", "My Box", "select;from"]);
-        let Statement::UseHive(hive) = one("USE HIVE \"HIVE\"") else { panic!() };
+        let Statement::UseHive(hive) = one("USE HIVE \"HIVE\"") else {
+            panic!()
+        };
         assert_eq!(hive, "HIVE");
     }
 
     #[test]
     fn a_frame_is_partitioned_before_or_behind_and_with_or_without_types() {
-        let Statement::CreateFrame { frame, schema, partition_by, if_not_exists } =
-            one("CREATE TABLE IF NOT EXISTS b.T (\"Id\" BIGINT NOT NULL, d DATE, p VARCHAR(10)) PARTITIONED BY (d, p)")
+        let Statement::CreateFrame {
+            frame,
+            schema,
+            partition_by,
+            if_not_exists,
+        } = one(
+            "CREATE TABLE IF NOT EXISTS b.T (\"Id\" BIGINT NOT NULL, d DATE, p VARCHAR(10)) PARTITIONED BY (d, p)",
+        )
         else {
             panic!()
         };
@@ -608,8 +769,11 @@ mod tests {
         assert_eq!(schema.field(0).name(), "Id");
         assert!(!schema.field(0).is_nullable() && schema.field(1).is_nullable());
 
-        let Statement::CreateFrame { schema, partition_by, .. } =
-            one("CREATE TABLE t (a INT) PARTITIONED BY (day DATE, kind TEXT)")
+        let Statement::CreateFrame {
+            schema,
+            partition_by,
+            ..
+        } = one("CREATE TABLE t (a INT) PARTITIONED BY (day DATE, kind TEXT)")
         else {
             panic!()
         };
@@ -620,7 +784,9 @@ mod tests {
             "CREATE TABLE t PARTITIONED BY (a) AS SELECT 1 AS a, 'PARTITIONED BY (b)' AS b",
             "CREATE TABLE t AS SELECT 1 AS a, 2 AS b PARTITIONED BY (a)",
         ] {
-            let Statement::CreateFrameAs { partition_by, .. } = one(text) else { panic!() };
+            let Statement::CreateFrameAs { partition_by, .. } = one(text) else {
+                panic!()
+            };
             assert_eq!(partition_by, ["a"], "{text}");
         }
     }
@@ -635,10 +801,17 @@ mod tests {
         ) else {
             panic!()
         };
-        let types: Vec<_> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        let types: Vec<_> = schema
+            .fields()
+            .iter()
+            .map(|field| field.data_type().clone())
+            .collect();
         assert_eq!(types[0], DataType::Decimal128(12, 2));
         assert_eq!(types[1], DataType::Timestamp(TimeUnit::Microsecond, None));
-        assert_eq!(types[2], DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+        assert_eq!(
+            types[2],
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+        );
         assert!(matches!(&types[3], DataType::List(item) if *item.data_type() == DataType::Int32));
         assert!(matches!(&types[4], DataType::Struct(fields) if fields.len() == 2));
         assert_eq!(types[5], DataType::UInt32);
@@ -652,14 +825,33 @@ mod tests {
 
     #[test]
     fn an_insert_knows_its_columns_and_whether_it_replaces() {
-        let Statement::Insert { frame, columns, overwrite, .. } =
-            one("INSERT INTO a.b.c (x, \"Y\") SELECT 1, 2 FROM s")
+        let Statement::Insert {
+            frame,
+            columns,
+            overwrite,
+            ..
+        } = one("INSERT INTO a.b.c (x, \"Y\") SELECT 1, 2 FROM s")
         else {
             panic!()
         };
-        assert_eq!((frame.len(), columns, overwrite), (3, vec!["x".to_string(), "Y".to_string()], false));
-        for text in ["INSERT OVERWRITE t VALUES (1)", "INSERT OVERWRITE TABLE t SELECT 1"] {
-            assert!(matches!(one(text), Statement::Insert { overwrite: true, .. }), "{text}");
+        assert_eq!(
+            (frame.len(), columns, overwrite),
+            (3, vec!["x".to_string(), "Y".to_string()], false)
+        );
+        for text in [
+            "INSERT OVERWRITE t VALUES (1)",
+            "INSERT OVERWRITE TABLE t SELECT 1",
+        ] {
+            assert!(
+                matches!(
+                    one(text),
+                    Statement::Insert {
+                        overwrite: true,
+                        ..
+                    }
+                ),
+                "{text}"
+            );
         }
     }
 
@@ -668,14 +860,23 @@ mod tests {
         for (text, name) in [
             ("DELETE FROM t", "DELETE"),
             ("UPDATE t SET a = 1", "UPDATE"),
-            ("MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE", "MERGE"),
+            (
+                "MERGE INTO t USING s ON a = b WHEN MATCHED THEN DELETE",
+                "MERGE",
+            ),
             ("ALTER TABLE t ADD COLUMN a INT", "ALTER"),
             ("COPY t TO 'x'", "COPY"),
             ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
             ("CREATE OR REPLACE TABLE t (a INT)", "CREATE OR REPLACE"),
-            ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", "CREATE EXTERNAL TABLE"),
+            (
+                "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'",
+                "CREATE EXTERNAL TABLE",
+            ),
             ("CREATE INDEX i ON t (a)", "CREATE INDEX"),
-            ("CREATE FUNCTION f() RETURNS INT RETURN 1", "CREATE FUNCTION"),
+            (
+                "CREATE FUNCTION f() RETURNS INT RETURN 1",
+                "CREATE FUNCTION",
+            ),
             ("CREATE TABLE t (a INT PRIMARY KEY)", "PRIMARY KEY"),
             ("CREATE TABLE t LIKE s", "LIKE"),
             ("SET datafusion.execution.batch_size = 1", "SET"),
@@ -683,10 +884,16 @@ mod tests {
             ("DROP VIEW v", "DROP VIEW"),
             ("EXPLAIN DELETE FROM t", "DELETE"),
             ("EXPLAIN INSERT INTO t SELECT 1", "INSERT"),
-            ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "ON CONFLICT"),
+            (
+                "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+                "ON CONFLICT",
+            ),
         ] {
             let message = refusal(text);
-            assert!(message.contains(name) && message.contains("not supported"), "{text}: {message}");
+            assert!(
+                message.contains(name) && message.contains("not supported"),
+                "{text}: {message}"
+            );
         }
         assert!(parse("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a").is_err());
         assert!(parse("WITH a AS (SELECT 1) DELETE FROM t").is_err());
@@ -695,7 +902,10 @@ mod tests {
     #[test]
     fn a_syntax_error_says_where() {
         let message = refusal("SELECT 1;\nSELEC 2");
-        assert!(message.starts_with("SQL error: ") && message.contains("Line: 2, Column: 1"), "{message}");
+        assert!(
+            message.starts_with("SQL error: ") && message.contains("Line: 2, Column: 1"),
+            "{message}"
+        );
         let message = refusal("SELECT\n a FROM t WHERE AND");
         assert!(message.contains("Line: 2"), "{message}");
         assert!(refusal("SHOW BOXES IN").starts_with("SQL error: "));

@@ -28,7 +28,11 @@ pub fn scan_totals(plan: &Arc<dyn ExecutionPlan>) -> Result<ScanTotals> {
     let mut totals = ScanTotals::default();
     plan.apply(|node| {
         if let Some(metrics) = node.metrics() {
-            let sum = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
+            let sum = |name| {
+                metrics
+                    .sum_by_name(name)
+                    .map_or(0, |value| value.as_usize() as u64)
+            };
             totals.spilled_bytes += metrics.spilled_bytes().unwrap_or(0) as u64;
             if let Some(scan) = node.downcast_ref::<FrameScanExec>() {
                 totals.cells_kept += scan.kept_cells() as u64;
@@ -46,14 +50,30 @@ pub fn scan_totals(plan: &Arc<dyn ExecutionPlan>) -> Result<ScanTotals> {
 
 /// The rows (what, how much) that EXPLAIN ANALYZE shows below the plan. The peak is of the chamber's
 /// pool, which only its owner knows.
-pub fn explain_rows(totals: &ScanTotals, peak_bytes: u64, budget_bytes: u64) -> Vec<(String, String)> {
-    let ScanTotals { cells_kept, cells_total, bytes_kept, bytes_total, .. } = totals;
+pub fn explain_rows(
+    totals: &ScanTotals,
+    peak_bytes: u64,
+    budget_bytes: u64,
+) -> Vec<(String, String)> {
+    let ScanTotals {
+        cells_kept,
+        cells_total,
+        bytes_kept,
+        bytes_total,
+        ..
+    } = totals;
     vec![
         ("cells".into(), format!("{cells_kept} of {cells_total}")),
-        ("cell_bytes".into(), format!("{bytes_kept} of {bytes_total}")),
+        (
+            "cell_bytes".into(),
+            format!("{bytes_kept} of {bytes_total}"),
+        ),
         ("read_bytes".into(), totals.read_bytes.to_string()),
         ("requests".into(), totals.requests.to_string()),
-        ("memory_peak_bytes".into(), format!("{peak_bytes} of {budget_bytes}")),
+        (
+            "memory_peak_bytes".into(),
+            format!("{peak_bytes} of {budget_bytes}"),
+        ),
         ("spilled_bytes".into(), totals.spilled_bytes.to_string()),
     ]
 }

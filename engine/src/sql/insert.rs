@@ -33,7 +33,11 @@ pub async fn plan_insert(
             "INSERT has {} values for {} columns ({})",
             planned.schema.fields().len(),
             targets.len(),
-            targets.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+            targets
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         )));
     }
     let expressions = targets.iter().enumerate().map(|(index, target)| {
@@ -46,7 +50,10 @@ pub async fn plan_insert(
         Ok((value, target.name().clone()))
     });
     let expressions = expressions.collect::<Result<Vec<_>>>()?;
-    let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(expressions, Arc::clone(&planned.plan))?);
+    let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(
+        expressions,
+        Arc::clone(&planned.plan),
+    )?);
     planned.schema = plan.schema();
     planned.plan = plan;
     Ok(planned)
@@ -61,10 +68,17 @@ fn targets(schema: &FrameSchema, columns: &[String]) -> Result<Vec<FieldRef>> {
     let mut targets = vec![];
     for name in columns {
         let exact = fields.iter().find(|field| field.name() == name);
-        let field = exact.or_else(|| fields.iter().find(|field| field.name().eq_ignore_ascii_case(name)));
+        let field = exact.or_else(|| {
+            fields
+                .iter()
+                .find(|field| field.name().eq_ignore_ascii_case(name))
+        });
         let Some(field) = field else {
             let known: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
-            return Err(Error::rejected(format!("there is no column {name}; there are {}", known.join(", "))));
+            return Err(Error::rejected(format!(
+                "there is no column {name}; there are {}",
+                known.join(", ")
+            )));
         };
         if !seen.insert(field.name()) {
             return Err(Error::rejected(format!("column {name} is listed twice")));
@@ -75,7 +89,10 @@ fn targets(schema: &FrameSchema, columns: &[String]) -> Result<Vec<FieldRef>> {
 }
 
 fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 /// What SQL's literals need: text to anything that is not text, numbers to decimals and floats,

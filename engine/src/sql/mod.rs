@@ -87,24 +87,74 @@ pub enum Statement {
     /// SHOW HIVES / DATABASES
     ShowHives,
     /// SHOW BOXES / SCHEMAS \[IN hive\]
-    ShowBoxes { hive: Option<String> },
+    ShowBoxes {
+        hive: Option<String>,
+    },
     /// SHOW FRAMES / TABLES \[IN hive.box\]
-    ShowFrames { hive: Option<String>, box_name: Option<String> },
+    ShowFrames {
+        hive: Option<String>,
+        box_name: Option<String>,
+    },
     /// SHOW COLUMNS IN frame
-    ShowColumns { frame: Vec<String> },
+    ShowColumns {
+        frame: Vec<String>,
+    },
     /// DESCRIBE frame
-    Describe { frame: Vec<String> },
-    CreateHive { hive: String, if_not_exists: bool },
-    CreateBox { hive: Option<String>, box_name: String, if_not_exists: bool },
-    CreateFrame { frame: Vec<String>, schema: SchemaRef, partition_by: Vec<String>, if_not_exists: bool },
+    Describe {
+        frame: Vec<String>,
+    },
+    CreateHive {
+        hive: String,
+        if_not_exists: bool,
+    },
+    CreateBox {
+        hive: Option<String>,
+        box_name: String,
+        if_not_exists: bool,
+    },
+    CreateFrame {
+        frame: Vec<String>,
+        schema: SchemaRef,
+        partition_by: Vec<String>,
+        if_not_exists: bool,
+    },
     /// CREATE TABLE … AS
-    CreateFrameAs { frame: Vec<String>, query: Box<DfStatement>, partition_by: Vec<String>, if_not_exists: bool },
-    AttachFrame { frame: Vec<String>, location: String, if_not_exists: bool },
-    DropHive { hive: String, if_exists: bool, cascade: bool, purge: bool },
-    DropBox { hive: Option<String>, box_name: String, if_exists: bool, cascade: bool, purge: bool },
-    DropFrame { frame: Vec<String>, if_exists: bool, purge: bool },
+    CreateFrameAs {
+        frame: Vec<String>,
+        query: Box<DfStatement>,
+        partition_by: Vec<String>,
+        if_not_exists: bool,
+    },
+    AttachFrame {
+        frame: Vec<String>,
+        location: String,
+        if_not_exists: bool,
+    },
+    DropHive {
+        hive: String,
+        if_exists: bool,
+        cascade: bool,
+        purge: bool,
+    },
+    DropBox {
+        hive: Option<String>,
+        box_name: String,
+        if_exists: bool,
+        cascade: bool,
+        purge: bool,
+    },
+    DropFrame {
+        frame: Vec<String>,
+        if_exists: bool,
+        purge: bool,
+    },
     /// INSERT INTO / INSERT OVERWRITE
-    Insert { frame: Vec<String>, columns: Vec<String>, source: Box<DfStatement>, overwrite: bool },
+    Insert {
+        frame: Vec<String>,
+        columns: Vec<String>,
+        source: Box<DfStatement>,
+        overwrite: bool,
+    },
     /// SELECT, VALUES, EXPLAIN, SHOW settings …
     Query(Box<DfStatement>),
 }

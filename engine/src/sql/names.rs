@@ -21,18 +21,25 @@ use tokio::sync::OnceCell;
 impl Session {
     /// `default.default`
     pub fn new() -> Result<Self> {
-        Ok(Self { hive: Name::new("hive", "default")?, box_name: Name::new("box", "default")? })
+        Ok(Self {
+            hive: Name::new("hive", "default")?,
+            box_name: Name::new("box", "default")?,
+        })
     }
 
     /// Completes a one-, two- or three-part name.
     pub fn resolve(&self, parts: &[String]) -> Result<FrameName> {
         match parts {
-            [frame] => {
-                Ok(FrameName::new(self.hive.clone(), self.box_name.clone(), Name::new("frame", frame)?))
-            }
-            [box_name, frame] => {
-                Ok(FrameName::new(self.hive.clone(), Name::new("box", box_name)?, Name::new("frame", frame)?))
-            }
+            [frame] => Ok(FrameName::new(
+                self.hive.clone(),
+                self.box_name.clone(),
+                Name::new("frame", frame)?,
+            )),
+            [box_name, frame] => Ok(FrameName::new(
+                self.hive.clone(),
+                Name::new("box", box_name)?,
+                Name::new("frame", frame)?,
+            )),
             [hive, box_name, frame] => Ok(FrameName::parse(hive, box_name, frame)?),
             _ => Err(Error::rejected(format!(
                 "{:?} is not a frame's name: it has one to three parts, hive.box.frame",
@@ -69,7 +76,11 @@ pub(super) struct QueryFrames {
 
 impl QueryFrames {
     pub fn new(environment: &Environment, view: Arc<RegistryView>) -> Arc<Self> {
-        Arc::new(Self { environment: environment.clone(), view, met: Mutex::default() })
+        Arc::new(Self {
+            environment: environment.clone(),
+            view,
+            met: Mutex::default(),
+        })
     }
 
     /// The frame at its snapshot of this query.
@@ -79,7 +90,12 @@ impl QueryFrames {
         let made = cell.get_or_try_init(|| async {
             let snapshot = self.environment.snapshots.snapshot(&entry).await?;
             let Environment { meadow, caches, .. } = &self.environment;
-            Ok::<_, Error>(Arc::new(FrameProvider::new(entry, snapshot, meadow.clone(), Arc::clone(caches))))
+            Ok::<_, Error>(Arc::new(FrameProvider::new(
+                entry,
+                snapshot,
+                meadow.clone(),
+                Arc::clone(caches),
+            )))
         });
         made.await.cloned()
     }
@@ -87,7 +103,9 @@ impl QueryFrames {
     /// What was met, in the order of the names.
     pub fn snapshots(&self) -> Vec<(FrameName, Arc<Snapshot>)> {
         let met = self.met.lock();
-        met.iter().filter_map(|(name, cell)| Some((name.clone(), Arc::clone(&cell.get()?.snapshot)))).collect()
+        met.iter()
+            .filter_map(|(name, cell)| Some((name.clone(), Arc::clone(&cell.get()?.snapshot))))
+            .collect()
     }
 }
 
@@ -96,18 +114,30 @@ impl QueryFrames {
 pub(super) struct Hives(pub Arc<QueryFrames>);
 
 impl CatalogProviderList for Hives {
-    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+    fn register_catalog(
+        &self,
+        _: String,
+        _: Arc<dyn CatalogProvider>,
+    ) -> Option<Arc<dyn CatalogProvider>> {
         None
     }
 
     fn catalog_names(&self) -> Vec<String> {
-        self.0.view.hives().iter().map(ToString::to_string).collect()
+        self.0
+            .view
+            .hives()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
         let name = Name::new("hive", name).ok()?;
         let hive = self.0.view.hives().into_iter().find(|hive| *hive == name)?;
-        Some(Arc::new(Hive { frames: Arc::clone(&self.0), hive }))
+        Some(Arc::new(Hive {
+            frames: Arc::clone(&self.0),
+            hive,
+        }))
     }
 }
 
@@ -130,8 +160,15 @@ impl CatalogProvider for Hive {
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let name = Name::new("box", name).ok()?;
-        let box_name = self.boxes().into_iter().find(|box_name| *box_name == name)?;
-        Some(Arc::new(FrameBox { frames: Arc::clone(&self.frames), hive: self.hive.clone(), box_name }))
+        let box_name = self
+            .boxes()
+            .into_iter()
+            .find(|box_name| *box_name == name)?;
+        Some(Arc::new(FrameBox {
+            frames: Arc::clone(&self.frames),
+            hive: self.hive.clone(),
+            box_name,
+        }))
     }
 }
 
@@ -144,19 +181,37 @@ struct FrameBox {
 
 impl FrameBox {
     fn name(&self, frame: &str) -> Option<FrameName> {
-        let name = FrameName::new(self.hive.clone(), self.box_name.clone(), Name::new("frame", frame).ok()?);
-        self.frames.view.frame(&name).ok().map(|entry| entry.name.clone())
+        let name = FrameName::new(
+            self.hive.clone(),
+            self.box_name.clone(),
+            Name::new("frame", frame).ok()?,
+        );
+        self.frames
+            .view
+            .frame(&name)
+            .ok()
+            .map(|entry| entry.name.clone())
     }
 }
 
 #[async_trait]
 impl SchemaProvider for FrameBox {
     fn table_names(&self) -> Vec<String> {
-        let frames = self.frames.view.frames(&self.hive, &self.box_name).unwrap_or_default();
-        frames.iter().map(|entry| entry.name.frame.to_string()).collect()
+        let frames = self
+            .frames
+            .view
+            .frames(&self.hive, &self.box_name)
+            .unwrap_or_default();
+        frames
+            .iter()
+            .map(|entry| entry.name.frame.to_string())
+            .collect()
     }
 
-    async fn table(&self, name: &str) -> datafusion::common::Result<Option<Arc<dyn TableProvider>>> {
+    async fn table(
+        &self,
+        name: &str,
+    ) -> datafusion::common::Result<Option<Arc<dyn TableProvider>>> {
         match self.name(name) {
             Some(name) => Ok(Some(self.frames.frame(&name).await?)),
             None => Ok(None),

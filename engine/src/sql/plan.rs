@@ -3,15 +3,17 @@
 //! Frames are resolved to snapshots first and all at once, so that planning itself never waits for
 //! storage and a query sees one snapshot of each frame.
 
-use super::names::{Hives, QueryFrames};
 use super::explain::scan_totals;
+use super::names::{Hives, QueryFrames};
 use super::{Crew, Environment, PlannedQuery, Session};
 use crate::error::{Error, Result};
 use apiary_protocol::names::FrameName;
+use chrono::DateTime;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, TableReference};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::resolve::resolve_table_references;
@@ -40,7 +42,7 @@ pub async fn plan_query(
     super::register_meadow(&environment.meadow, &crew.runtime)?;
     let frames = QueryFrames::new(environment, environment.catalog.view().await?);
     let missing = fetch_snapshots(&frames, session, statement).await?;
-    let mut state = session_state(session, crew, &frames);
+    let mut state = session_state(environment, session, crew, &frames);
     let logical = match state.statement_to_plan(statement.clone()).await {
         Ok(logical) => state.optimize(&logical)?,
         // A name that no frame has may be a table function; if planning fails, it was not.
@@ -50,7 +52,10 @@ pub async fn plan_query(
     if crew.spilling_joins && !limits_semi_join(&logical) {
         state.config_mut().options_mut().optimizer.prefer_hash_join = false;
     }
-    let plan = state.query_planner().create_physical_plan(&logical, &state).await?;
+    let plan = state
+        .query_planner()
+        .create_physical_plan(&logical, &state)
+        .await?;
     Ok(PlannedQuery {
         schema: plan.schema(),
         scan_bytes: scan_totals(&plan)?.bytes_kept,
@@ -61,10 +66,18 @@ pub async fn plan_query(
 }
 
 /// Fetches what the statement names. Returns the errors of names that no frame has.
-async fn fetch_snapshots(frames: &QueryFrames, session: &Session, statement: &DfStatement) -> Result<Vec<Error>> {
+async fn fetch_snapshots(
+    frames: &QueryFrames,
+    session: &Session,
+    statement: &DfStatement,
+) -> Result<Vec<Error>> {
     let (references, _) = resolve_table_references(statement, true)?;
-    let names = references.iter().filter(|reference| reference.schema() != Some(INFORMATION_SCHEMA));
-    let names = names.map(|reference| frame_name(session, reference)).collect::<Result<BTreeSet<FrameName>>>()?;
+    let names = references
+        .iter()
+        .filter(|reference| reference.schema() != Some(INFORMATION_SCHEMA));
+    let names = names
+        .map(|reference| frame_name(session, reference))
+        .collect::<Result<BTreeSet<FrameName>>>()?;
     let fetched = stream::iter(names).map(|name| async move {
         match frames.frame(&name).await {
             Ok(_) => Ok(None),
@@ -77,15 +90,29 @@ async fn fetch_snapshots(frames: &QueryFrames, session: &Session, statement: &Df
 }
 
 fn frame_name(session: &Session, reference: &TableReference) -> Result<FrameName> {
-    let parts = [reference.catalog(), reference.schema(), Some(reference.table())];
+    let parts = [
+        reference.catalog(),
+        reference.schema(),
+        Some(reference.table()),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().map(str::to_string).collect();
     session.resolve(&parts)
 }
 
-fn session_state(session: &Session, crew: &Crew, frames: &Arc<QueryFrames>) -> SessionState {
+fn session_state(
+    environment: &Environment,
+    session: &Session,
+    crew: &Crew,
+    frames: &Arc<QueryFrames>,
+) -> SessionState {
+    // `now()` is the host's time, read once for the whole statement.
+    let started_at = DateTime::from_timestamp_millis(environment.host.clock.unix_ms());
+    let properties =
+        ExecutionProps::new().with_query_execution_start_time(started_at.unwrap_or_default());
     SessionStateBuilder::new()
         // A random identifier would be the only thing that two runs of one query do not share.
         .with_session_id("apiary".into())
+        .with_execution_props(properties)
         .with_config(session_config(session, crew))
         .with_runtime_env(Arc::clone(&crew.runtime))
         .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
@@ -139,5 +166,6 @@ fn limits_semi_join(plan: &LogicalPlan) -> bool {
         ),
         _ => false,
     };
-    plan.exists(|node| Ok(is_limit(node) && node.exists(|below| Ok(is_semi(below)))?)).unwrap_or(true)
+    plan.exists(|node| Ok(is_limit(node) && node.exists(|below| Ok(is_semi(below)))?))
+        .unwrap_or(true)
 }

@@ -31,13 +31,27 @@ pub(super) struct FrameProvider {
 
 impl fmt::Debug for FrameProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FrameProvider({} at version {})", self.entry.name, self.snapshot.version)
+        write!(
+            f,
+            "FrameProvider({} at version {})",
+            self.entry.name, self.snapshot.version
+        )
     }
 }
 
 impl FrameProvider {
-    pub fn new(entry: FrameEntry, snapshot: Arc<Snapshot>, meadow: Meadow, caches: Arc<Caches>) -> Self {
-        Self { entry, snapshot, meadow, caches }
+    pub fn new(
+        entry: FrameEntry,
+        snapshot: Arc<Snapshot>,
+        meadow: Meadow,
+        caches: Arc<Caches>,
+    ) -> Self {
+        Self {
+            entry,
+            snapshot,
+            meadow,
+            caches,
+        }
     }
 
     /// Columns whose bounds are worth reading from the ledger: those that the query looks at.
@@ -48,7 +62,12 @@ impl FrameProvider {
             Some(projection) => projection.iter().filter_map(projected).collect(),
             None => fields.iter().map(|field| field.name().clone()).collect(),
         };
-        names.extend(filters.iter().flat_map(Expr::column_refs).map(|column| column.name.clone()));
+        names.extend(
+            filters
+                .iter()
+                .flat_map(Expr::column_refs)
+                .map(|column| column.name.clone()),
+        );
         names
     }
 
@@ -61,7 +80,9 @@ impl FrameProvider {
         let schema = DFSchema::try_from(Arc::clone(schema))?;
         // What has no physical form yet (a subquery's result) prunes nothing; it stays above the scan.
         let usable = filters.iter().filter(|filter| !has_subquery(filter));
-        Ok(usable.filter_map(|filter| state.create_physical_expr(filter.clone(), &schema).ok()).collect())
+        Ok(usable
+            .filter_map(|filter| state.create_physical_expr(filter.clone(), &schema).ok())
+            .collect())
     }
 
     fn plan_scan(
@@ -76,7 +97,12 @@ impl FrameProvider {
         let index: Arc<CellIndex> = self.snapshot.derived(CellIndex::new);
         let kept = index.prune(&self.physical_filters(state, filters, schema)?, schema)?;
         let statistics = index.statistics(&kept, schema, &self.interesting(projection, filters))?;
-        let template = template(&table, statistics, self.table_indices(&table, projection)?, limit)?;
+        let template = template(
+            &table,
+            statistics,
+            self.table_indices(&table, projection)?,
+            limit,
+        )?;
         let identity = ScanIdentity {
             frame: self.entry.name.to_string(),
             frame_id: self.entry.id.to_string(),
@@ -89,7 +115,11 @@ impl FrameProvider {
         };
         let options = state.config_options();
         let split_bytes_min = options.optimizer.repartition_file_min_size as u64;
-        let partitions = partition_cells(&kept.cells, state.config().target_partitions(), split_bytes_min);
+        let partitions = partition_cells(
+            &kept.cells,
+            state.config().target_partitions(),
+            split_bytes_min,
+        );
         Ok(Arc::new(FrameScanExec::new(
             Arc::new(identity),
             kept.cells,
@@ -102,7 +132,11 @@ impl FrameProvider {
 
     /// The frame's columns in the order that users see, as columns of the scan, whose partition
     /// columns come last.
-    fn table_indices(&self, table: &TableSchema, projection: Option<&Vec<usize>>) -> Result<Option<Vec<usize>>> {
+    fn table_indices(
+        &self,
+        table: &TableSchema,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Option<Vec<usize>>> {
         let fields = self.snapshot.schema.logical.fields();
         let all: Vec<usize>;
         let wanted = match projection {
@@ -114,9 +148,16 @@ impl FrameProvider {
         };
         let place = |index: &usize| -> Result<usize> {
             let name = fields[*index].name();
-            Ok(table.table_schema().index_of(name).map_err(datafusion::error::DataFusionError::from)?)
+            Ok(table
+                .table_schema()
+                .index_of(name)
+                .map_err(datafusion::error::DataFusionError::from)?)
         };
-        wanted.iter().map(place).collect::<Result<Vec<_>>>().map(Some)
+        wanted
+            .iter()
+            .map(place)
+            .collect::<Result<Vec<_>>>()
+            .map(Some)
     }
 }
 
@@ -125,9 +166,16 @@ fn has_subquery(filter: &Expr) -> bool {
     let _ = filter.apply(|part| {
         found |= matches!(
             part,
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
+            Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::SetComparison(_)
         );
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
     });
     found
 }

@@ -8,7 +8,9 @@
 //! - A cell that holds a row for which the filter is true is kept, whatever the statistics lack.
 //! - A number that is marked exact is the number that a full scan would find.
 
-use super::bounds::{Bounds, BoundsBuilder, partition_array, partition_bounds, partition_text, push_statistics};
+use super::bounds::{
+    Bounds, BoundsBuilder, partition_array, partition_bounds, partition_text, push_statistics,
+};
 use crate::error::{Error, Result};
 use crate::ledger::{Cell, Snapshot};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array, make_comparator};
@@ -35,15 +37,14 @@ pub(super) struct CellIndex {
     location: String,
     /// Rows in the files, deleted ones included.
     rows: ArrayRef,
-    /// Rows less the deleted ones.
-    live_rows: Vec<Option<u64>>,
     columns: Mutex<BTreeMap<String, Arc<Bounds>>>,
 }
 
 /// The cells that are left, and why the others are not.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
-    pub mask: Option<Vec<bool>>,
+    /// Places of the kept cells among all; `None` when all are kept.
+    places: Option<Vec<usize>>,
     pub cells: Arc<Vec<Arc<Cell>>>,
     pub bytes: u64,
     pub pruned_by_partition: usize,
@@ -53,14 +54,12 @@ pub(super) struct Kept {
 impl CellIndex {
     pub fn new(snapshot: &Snapshot) -> Self {
         let cells: Vec<Arc<Cell>> = snapshot.cells().cloned().collect();
-        let live_rows = cells.iter().map(|cell| cell.live_rows()).collect();
         Self {
             total_bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
             logical: Arc::clone(&snapshot.schema.logical),
             partition_columns: snapshot.schema.partition_columns.iter().cloned().collect(),
             location: snapshot.location.clone(),
             rows: Arc::new(cells.iter().map(|cell| cell.rows).collect::<UInt64Array>()),
-            live_rows,
             columns: Mutex::default(),
             cells: Arc::new(cells),
         }
@@ -74,11 +73,20 @@ impl CellIndex {
             if columns.contains_key(name) {
                 continue;
             }
-            let Ok(field) = self.logical.field_with_name(name) else { continue };
+            let Ok(field) = self.logical.field_with_name(name) else {
+                continue;
+            };
             if self.partition_columns.contains(name) {
-                let texts = self.cells.iter().map(|cell| partition_text(&cell.add, name)).collect();
+                let texts = self
+                    .cells
+                    .iter()
+                    .map(|cell| partition_text(&cell.add, name))
+                    .collect();
                 let values = partition_array(texts, field.data_type()).map_err(|error| {
-                    Error::corrupt(&self.location, format!("a value of partition column {name}: {error}"))
+                    Error::corrupt(
+                        &self.location,
+                        format!("a value of partition column {name}: {error}"),
+                    )
                 })?;
                 let rows: Vec<_> = self.cells.iter().map(|cell| cell.rows).collect();
                 columns.insert(name.clone(), Arc::new(partition_bounds(values, &rows)));
@@ -94,54 +102,80 @@ impl CellIndex {
                 columns.insert(builder.column.clone(), Arc::new(builder.finish()));
             }
         }
-        Ok(names.iter().filter_map(|name| Some((name.clone(), Arc::clone(columns.get(name)?)))).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| Some((name.clone(), Arc::clone(columns.get(name)?))))
+            .collect())
     }
 
     /// Leaves out the cells for which the filters cannot be true. Filters refer to `schema` by name.
     pub fn prune(&self, filters: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef) -> Result<Kept> {
-        let conjuncts = filters.iter().flat_map(|filter| split_conjunction(filter)).map(Arc::clone);
+        let conjuncts = filters
+            .iter()
+            .flat_map(|filter| split_conjunction(filter))
+            .map(Arc::clone);
         let (by_partition, by_statistics): (Vec<_>, Vec<_>) = conjuncts.partition(|conjunct| {
-            collect_columns(conjunct).iter().all(|column| self.partition_columns.contains(column.name()))
+            collect_columns(conjunct)
+                .iter()
+                .all(|column| self.partition_columns.contains(column.name()))
         });
         let mut mask = vec![true; self.cells.len()];
         let pruned_by_partition = self.apply(by_partition, schema, &mut mask)?;
         let pruned_by_statistics = self.apply(by_statistics, schema, &mut mask)?;
         if pruned_by_partition + pruned_by_statistics == 0 {
             return Ok(Kept {
-                mask: None,
+                places: None,
                 cells: Arc::clone(&self.cells),
                 bytes: self.total_bytes,
                 pruned_by_partition,
                 pruned_by_statistics,
             });
         }
-        let kept = self.cells.iter().zip(&mask).filter(|(_, is_kept)| **is_kept);
-        let cells: Vec<Arc<Cell>> = kept.map(|(cell, _)| Arc::clone(cell)).collect();
+        let places: Vec<usize> = (0..mask.len()).filter(|place| mask[*place]).collect();
+        let cells: Vec<Arc<Cell>> = places
+            .iter()
+            .map(|place| Arc::clone(&self.cells[*place]))
+            .collect();
         Ok(Kept {
             bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
             cells: Arc::new(cells),
-            mask: Some(mask),
+            places: Some(places),
             pruned_by_partition,
             pruned_by_statistics,
         })
     }
 
     /// Clears the mask where the conjunction cannot be true; returns how many it cleared.
-    fn apply(&self, conjuncts: Vec<Arc<dyn PhysicalExpr>>, schema: &SchemaRef, mask: &mut [bool]) -> Result<usize> {
+    fn apply(
+        &self,
+        conjuncts: Vec<Arc<dyn PhysicalExpr>>,
+        schema: &SchemaRef,
+        mask: &mut [bool],
+    ) -> Result<usize> {
         if conjuncts.is_empty() || self.cells.is_empty() {
             return Ok(0);
         }
         // A filter that the predicate cannot use (a subquery's result, a function of two columns)
         // prunes nothing, which is right.
         let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema));
-        let Ok(predicate) = builder.try_build(conjunction(conjuncts)) else { return Ok(0) };
+        let Ok(predicate) = builder.try_build(conjunction(conjuncts)) else {
+            return Ok(0);
+        };
         if predicate.always_true() {
             return Ok(0);
         }
-        let names = collect_columns(predicate.orig_expr()).iter().map(|column| column.name().to_string()).collect();
-        let statistics =
-            IndexStatistics { bounds: self.bounds(&names)?, rows: &self.rows, count: self.cells.len() };
-        let Ok(kept) = predicate.prune(&statistics) else { return Ok(0) };
+        let names = collect_columns(predicate.orig_expr())
+            .iter()
+            .map(|column| column.name().to_string())
+            .collect();
+        let statistics = IndexStatistics {
+            bounds: self.bounds(&names)?,
+            rows: &self.rows,
+            count: self.cells.len(),
+        };
+        let Ok(kept) = predicate.prune(&statistics) else {
+            return Ok(0);
+        };
         let mut cleared = 0;
         for (slot, is_kept) in mask.iter_mut().zip(kept) {
             if *slot && !is_kept {
@@ -153,14 +187,33 @@ impl CellIndex {
     }
 
     /// What is known of the kept cells' rows, for `columns` of `schema`; the others are unknown.
-    pub fn statistics(&self, kept: &Kept, schema: &SchemaRef, columns: &BTreeSet<String>) -> Result<Statistics> {
+    pub fn statistics(
+        &self,
+        kept: &Kept,
+        schema: &SchemaRef,
+        columns: &BTreeSet<String>,
+    ) -> Result<Statistics> {
         let bounds = self.bounds(columns)?;
-        let kept_rows = || self.live_rows.iter().enumerate().filter(|(index, _)| kept.holds(*index));
-        let rows: Option<u64> = kept_rows().map(|(_, rows)| *rows).sum();
-        let has_deletions = kept.cells.iter().any(|cell| cell.add.deletion_vector.is_some());
-        let column_statistics = schema.fields().iter().map(|field| match bounds.get(field.name()) {
-            Some(bounds) => column_statistics(bounds, kept, &self.rows, has_deletions),
-            None => ColumnStatistics::new_unknown(),
+        let rows: Option<u64> = kept.cells.iter().map(|cell| cell.live_rows()).sum();
+        let has_deletions = kept
+            .cells
+            .iter()
+            .any(|cell| cell.add.deletion_vector.is_some());
+        let summary = |bounds: &Arc<Bounds>| match &kept.places {
+            // Many queries read all cells of a frame: what is known of all is found out once.
+            None => bounds
+                .of_all
+                .get_or_init(|| summary(bounds, 0..self.cells.len(), &self.rows))
+                .clone(),
+            Some(places) => summary(bounds, places.iter().copied(), &self.rows),
+        };
+        let column_statistics = schema.fields().iter().map(|field| {
+            let statistics = bounds.get(field.name()).map(&summary);
+            match statistics {
+                Some(statistics) if has_deletions => statistics.to_inexact(),
+                Some(statistics) => statistics,
+                None => ColumnStatistics::new_unknown(),
+            }
         });
         Ok(Statistics {
             num_rows: rows.and_then(|rows| usize::try_from(rows).ok()).into(),
@@ -170,46 +223,48 @@ impl CellIndex {
     }
 }
 
-impl Kept {
-    fn holds(&self, index: usize) -> bool {
-        self.mask.as_ref().is_none_or(|mask| mask.get(index).copied().unwrap_or(false))
-    }
-}
-
-fn column_statistics(bounds: &Bounds, kept: &Kept, rows: &ArrayRef, has_deletions: bool) -> ColumnStatistics {
+/// What the bounds of the cells at `places` say together. Deletions are not looked at.
+fn summary(
+    bounds: &Bounds,
+    places: impl Iterator<Item = usize> + Clone,
+    rows: &ArrayRef,
+) -> ColumnStatistics {
     let nulls = bounds.null_count.as_primitive::<UInt64Type>();
     let rows = rows.as_primitive::<UInt64Type>();
-    let is_exact = bounds.is_exact && !has_deletions;
-    let as_precision = |value: ScalarValue| match is_exact {
-        true => Precision::Exact(value),
-        false => Precision::Inexact(value),
-    };
     // A cell of nulls alone has no bounds and needs none.
-    let is_bounded = |index: usize| {
-        !(nulls.is_valid(index) && rows.is_valid(index) && nulls.value(index) == rows.value(index))
+    let is_bounded = |place: &usize| {
+        let (nulls_known, rows_known) = (nulls.is_valid(*place), rows.is_valid(*place));
+        !(nulls_known && rows_known && nulls.value(*place) == rows.value(*place))
     };
     let extreme = |values: &Option<ArrayRef>, wanted: Ordering| {
-        let indexes = (0..nulls.len()).filter(|index| kept.holds(*index) && is_bounded(*index));
-        extreme_of(values.as_ref()?, indexes, wanted)
-    };
-    let mut null_count = Some(0_u64);
-    for index in (0..nulls.len()).filter(|index| kept.holds(*index)) {
-        let here = nulls.is_valid(index).then(|| nulls.value(index));
-        null_count = null_count.zip(here).and_then(|(sum, here)| sum.checked_add(here));
-    }
-    let null_count = null_count.and_then(|count| usize::try_from(count).ok());
-    ColumnStatistics::new_unknown()
-        .with_min_value(extreme(&bounds.min, Ordering::Less).map_or(Precision::Absent, as_precision))
-        .with_max_value(extreme(&bounds.max, Ordering::Greater).map_or(Precision::Absent, as_precision))
-        .with_null_count(match (null_count, has_deletions) {
-            (Some(count), false) => Precision::Exact(count),
-            (Some(count), true) => Precision::Inexact(count),
+        let places = places.clone().filter(is_bounded);
+        let value = values
+            .as_ref()
+            .and_then(|values| extreme_of(values, places, wanted));
+        match (value, bounds.is_exact) {
+            (Some(value), true) => Precision::Exact(value),
+            (Some(value), false) => Precision::Inexact(value),
             (None, _) => Precision::Absent,
-        })
+        }
+    };
+    let null_counts = places
+        .clone()
+        .map(|place| nulls.is_valid(place).then(|| nulls.value(place)));
+    let null_count = null_counts
+        .sum::<Option<u64>>()
+        .and_then(|count| usize::try_from(count).ok());
+    ColumnStatistics::new_unknown()
+        .with_min_value(extreme(&bounds.min, Ordering::Less))
+        .with_max_value(extreme(&bounds.max, Ordering::Greater))
+        .with_null_count(null_count.map_or(Precision::Absent, Precision::Exact))
 }
 
 /// The least or greatest of the values at `indexes`; `None` when one is unknown or there are none.
-fn extreme_of(values: &ArrayRef, indexes: impl Iterator<Item = usize>, wanted: Ordering) -> Option<ScalarValue> {
+fn extreme_of(
+    values: &ArrayRef,
+    indexes: impl Iterator<Item = usize>,
+    wanted: Ordering,
+) -> Option<ScalarValue> {
     let compare = make_comparator(values, values, SortOptions::default()).ok()?;
     let mut best: Option<usize> = None;
     for index in indexes {

@@ -59,7 +59,10 @@ impl FooterCache {
         let mut inner = self.inner.lock();
         inner.uses += 1;
         let uses = inner.uses;
-        let footer = inner.entries.get_mut(key).filter(|footer| footer.size_bytes == size_bytes)?;
+        let footer = inner
+            .entries
+            .get_mut(key)
+            .filter(|footer| footer.size_bytes == size_bytes)?;
         let metadata = Arc::clone(&footer.metadata);
         let before = std::mem::replace(&mut footer.used, uses);
         inner.by_use.remove(&before);
@@ -78,10 +81,17 @@ impl FooterCache {
         let used = inner.uses;
         inner.bytes += memory_bytes;
         inner.by_use.insert(used, key.clone());
-        let footer = Footer { metadata: Arc::clone(metadata), size_bytes, used, memory_bytes };
+        let footer = Footer {
+            metadata: Arc::clone(metadata),
+            size_bytes,
+            used,
+            memory_bytes,
+        };
         inner.entries.insert(key.clone(), footer);
         while inner.bytes > FOOTERS_BYTES_MAX {
-            let Some((_, oldest)) = inner.by_use.pop_first() else { break };
+            let Some((_, oldest)) = inner.by_use.pop_first() else {
+                break;
+            };
             inner.remove(&oldest);
         }
     }
@@ -107,13 +117,20 @@ pub(super) struct CellReaders {
 
 impl CellReaders {
     pub fn new(store: Arc<dyn ObjectStore>, footers: Arc<FooterCache>) -> Self {
-        Self { store, footers, open: Arc::default() }
+        Self {
+            store,
+            footers,
+            open: Arc::default(),
+        }
     }
 
     /// Keys of the cells that a partition has open.
     pub fn open_keys(&self, partition: usize) -> Vec<String> {
         let open = self.open.lock();
-        open.keys().filter(|(of, _)| *of == partition).map(|(_, key)| key.to_string()).collect()
+        open.keys()
+            .filter(|(of, _)| *of == partition)
+            .map(|(_, key)| key.to_string())
+            .collect()
     }
 
     /// The footer of a cell, for what needs it before a scan begins.
@@ -141,7 +158,10 @@ impl ParquetFileReaderFactory for CellReaders {
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
         let key = file.object_meta.location;
-        let open = Open { open: Arc::clone(&self.open), key: (partition_index, key.clone()) };
+        let open = Open {
+            open: Arc::clone(&self.open),
+            key: (partition_index, key.clone()),
+        };
         *open.open.lock().entry(open.key.clone()).or_default() += 1;
         let counter = |name| MetricBuilder::new(metrics).counter(name, partition_index);
         Ok(Box::new(CellReader {
@@ -201,12 +221,19 @@ impl CellReader {
         self.requests.add(1);
         match self.store.head(&self.key).await {
             Ok(meta) if meta.size != self.size_bytes => self.wrong_size(meta.size),
-            _ => Error::Store { action: "reading", key: self.key.to_string(), source: error },
+            _ => Error::Store {
+                action: "reading",
+                key: self.key.to_string(),
+                source: error,
+            },
         }
     }
 
     fn wrong_size(&self, found: u64) -> Error {
-        self.corrupt(format!("the ledger says {} bytes and it has {found}", self.size_bytes))
+        self.corrupt(format!(
+            "the ledger says {} bytes and it has {found}",
+            self.size_bytes
+        ))
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
@@ -215,7 +242,10 @@ impl CellReader {
             return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
         }
         self.requests.add(1);
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
         let result = match self.store.get_opts(&self.key, options).await {
             Ok(result) => result,
             Err(error) => return Err(self.explain(error).await),
@@ -247,7 +277,11 @@ impl CellReader {
                 Ok(_) => self.corrupt("it is empty"),
             });
         }
-        let tail = if self.size_bytes <= WHOLE_BYTES_MAX { self.size_bytes } else { TAIL_BYTES };
+        let tail = if self.size_bytes <= WHOLE_BYTES_MAX {
+            self.size_bytes
+        } else {
+            TAIL_BYTES
+        };
         let mut range = self.size_bytes - tail..self.size_bytes;
         let mut bytes = self.read(range.clone()).await?;
         let metadata = loop {
@@ -255,7 +289,11 @@ impl CellReader {
             match decoder.try_decode().map_err(|error| self.corrupt(error))? {
                 DecodeResult::Data(metadata) => break metadata,
                 DecodeResult::NeedsData(needed) => {
-                    let start = needed.iter().map(|range| range.start).min().unwrap_or(range.start);
+                    let start = needed
+                        .iter()
+                        .map(|range| range.start)
+                        .min()
+                        .unwrap_or(range.start);
                     if start >= range.start {
                         return Err(self.corrupt("its footer asks for bytes beyond its end"));
                     }
@@ -284,20 +322,28 @@ impl CellReader {
         let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size_bytes)
             .map_err(|error| self.corrupt(error))?
             .with_page_index_policy(policy);
-        decoder.push_range(range.clone(), bytes.clone()).map_err(|error| self.corrupt(error))?;
+        decoder
+            .push_range(range.clone(), bytes.clone())
+            .map_err(|error| self.corrupt(error))?;
         Ok(decoder)
     }
 
     async fn read_many(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
         if let Some(whole) = &self.whole {
             let slice = |range: &Range<u64>| {
-                let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+                let (start, end) = (
+                    usize::try_from(range.start).ok()?,
+                    usize::try_from(range.end).ok()?,
+                );
                 (start <= end && end <= whole.len()).then(|| whole.slice(start..end))
             };
             let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
             return slices.ok_or_else(|| self.corrupt("its footer points beyond its end"));
         }
-        if let Some(range) = ranges.iter().find(|range| range.start > range.end || range.end > self.size_bytes) {
+        if let Some(range) = ranges
+            .iter()
+            .find(|range| range.start > range.end || range.end > self.size_bytes)
+        {
             return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
         }
         if let [range] = ranges.as_slice() {
@@ -328,8 +374,13 @@ impl AsyncFileReader for CellReader {
         .boxed()
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { self.read_many(ranges).await }.map_err(external).boxed()
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.read_many(ranges).await }
+            .map_err(external)
+            .boxed()
     }
 
     fn get_metadata<'a>(

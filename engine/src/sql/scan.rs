@@ -30,6 +30,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::filter_pushdown::{
     ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation,
@@ -39,10 +40,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-};
-use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -102,7 +100,9 @@ pub(super) fn template(
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let source = ParquetSource::new(table.clone()).with_enable_page_index(true).with_bloom_filter_on_read(true);
+    let source = ParquetSource::new(table.clone())
+        .with_enable_page_index(true)
+        .with_bloom_filter_on_read(true);
     let config = FileScanConfigBuilder::new(meadow_url()?, Arc::new(source))
         .with_statistics(statistics)
         .with_limit(limit)
@@ -118,7 +118,11 @@ pub(super) fn meadow_url() -> Result<ObjectStoreUrl> {
 
 /// Shares the cells among `target` partitions of about the same bytes. Cells are split only when
 /// there are at least `split_bytes_min` bytes in all.
-pub(super) fn partition_cells(cells: &[Arc<Cell>], target: usize, split_bytes_min: u64) -> Vec<Vec<Piece>> {
+pub(super) fn partition_cells(
+    cells: &[Arc<Cell>],
+    target: usize,
+    split_bytes_min: u64,
+) -> Vec<Vec<Piece>> {
     let target = target.max(1);
     let total: u64 = cells.iter().map(|cell| cell.size_bytes()).sum();
     let may_split = total >= split_bytes_min.max(1);
@@ -126,7 +130,9 @@ pub(super) fn partition_cells(cells: &[Arc<Cell>], target: usize, split_bytes_mi
     let mut partitions = vec![vec![]];
     let mut filled = 0_u64;
     for (index, cell) in cells.iter().enumerate() {
-        let Ok(cell_index) = u32::try_from(index) else { break };
+        let Ok(cell_index) = u32::try_from(index) else {
+            break;
+        };
         let size = cell.size_bytes();
         let mut start = 0;
         loop {
@@ -135,10 +141,17 @@ pub(super) fn partition_cells(cells: &[Arc<Cell>], target: usize, split_bytes_mi
                 filled = 0;
             }
             let is_last = partitions.len() == target;
-            let end = if may_split && !is_last { size.min(start + (share - filled)) } else { size };
+            let end = if may_split && !is_last {
+                size.min(start + (share - filled))
+            } else {
+                size
+            };
             let range = (start > 0 || end < size).then_some((start, end));
             if let Some(pieces) = partitions.last_mut() {
-                pieces.push(Piece { cell: cell_index, range });
+                pieces.push(Piece {
+                    cell: cell_index,
+                    range,
+                });
             }
             filled += end - start;
             start = end;
@@ -163,7 +176,10 @@ impl FrameScanExec {
         meadow: &Meadow,
         caches: &Caches,
     ) -> Self {
-        let readers = CellReaders::new(Arc::clone(meadow.object_store()), Arc::clone(&caches.footers));
+        let readers = CellReaders::new(
+            Arc::clone(meadow.object_store()),
+            Arc::clone(&caches.footers),
+        );
         Self {
             properties: properties(&template, partitions.len()),
             identity,
@@ -243,11 +259,19 @@ impl FrameScanExec {
             files.push(file);
         }
         let group = |pieces: &Vec<Piece>| {
-            FileGroup::new(pieces.iter().filter_map(|piece| {
-                let mut file = files.get(piece.cell as usize)?.clone();
-                file.range = piece.range.map(|(start, end)| FileRange { start: start as i64, end: end as i64 });
-                Some(file)
-            }).collect())
+            FileGroup::new(
+                pieces
+                    .iter()
+                    .filter_map(|piece| {
+                        let mut file = files.get(piece.cell as usize)?.clone();
+                        file.range = piece.range.map(|(start, end)| FileRange {
+                            start: start as i64,
+                            end: end as i64,
+                        });
+                        Some(file)
+                    })
+                    .collect(),
+            )
         };
         let mut config = config.clone();
         config.file_groups = self.partitions.iter().map(group).collect();
@@ -263,7 +287,11 @@ impl FrameScanExec {
 
     fn partition_values(&self, table: &TableSchema) -> Result<Vec<arrow::array::ArrayRef>> {
         let column = |field: &FieldRef| {
-            let texts = self.cells.iter().map(|cell| partition_text(&cell.add, field.name())).collect();
+            let texts = self
+                .cells
+                .iter()
+                .map(|cell| partition_text(&cell.add, field.name()))
+                .collect();
             partition_array(texts, field.data_type()).map_err(|error| {
                 let reason = format!("a value of partition column {}: {error}", field.name());
                 Error::corrupt(&self.identity.location, reason)
@@ -274,7 +302,9 @@ impl FrameScanExec {
 
     /// The rows of a cell that its deletion vector leaves; `None` when it has none.
     async fn live_rows(&self, cell: &Cell, key: &Path) -> Result<Option<RowSelection>> {
-        let Some(vector) = &cell.add.deletion_vector else { return Ok(None) };
+        let Some(vector) = &cell.add.deletion_vector else {
+            return Ok(None);
+        };
         let rows = match cell.rows {
             Some(rows) => rows,
             None => {
@@ -282,7 +312,8 @@ impl FrameScanExec {
                 u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0)
             }
         };
-        let deleted = ledger::read_deletion_vector(&self.meadow, &self.identity.location, vector).await?;
+        let deleted =
+            ledger::read_deletion_vector(&self.meadow, &self.identity.location, vector).await?;
         let mut selectors = vec![];
         let mut next = 0_u64;
         let to_usize = |count: u64| {
@@ -307,7 +338,11 @@ impl FrameScanExec {
         Ok(Some(RowSelection::from(selectors)))
     }
 
-    async fn run(self: Arc<Self>, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+    async fn run(
+        self: Arc<Self>,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> DfResult<SendableRecordBatchStream> {
         let scan = self.scan.get_or_try_init(|| self.make_scan()).await?;
         scan.execute(partition, context)
     }
@@ -316,7 +351,10 @@ impl FrameScanExec {
 /// A handle for running: everything of a scan but its place in the plan.
 impl Clone for FrameScanExec {
     fn clone(&self) -> Self {
-        Self { scan: Arc::clone(&self.scan), ..self.with_template(Arc::clone(&self.template)) }
+        Self {
+            scan: Arc::clone(&self.scan),
+            ..self.with_template(Arc::clone(&self.template))
+        }
     }
 }
 
@@ -328,19 +366,32 @@ fn properties(template: &Arc<dyn ExecutionPlan>, partition_count: usize) -> Arc<
     let equivalences: EquivalenceProperties = template.properties().eq_properties.clone();
     let partitioning = Partitioning::UnknownPartitioning(partition_count);
     Arc::new(
-        PlanProperties::new(equivalences, partitioning, EmissionType::Incremental, Boundedness::Bounded)
-            .with_scheduling_type(SchedulingType::Cooperative),
+        PlanProperties::new(
+            equivalences,
+            partitioning,
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative),
     )
 }
 
 /// An error out of a cell's bytes becomes one that names the cells it can come from; errors that
 /// already say what they are pass.
-fn name_cells(error: DataFusionError, readers: &CellReaders, partition: usize, frame: &str) -> DataFusionError {
+fn name_cells(
+    error: DataFusionError,
+    readers: &CellReaders,
+    partition: usize,
+    frame: &str,
+) -> DataFusionError {
     let is_decoding = match error.find_root() {
-        DataFusionError::ParquetError(error) => !matches!(**error, parquet::errors::ParquetError::External(_)),
+        DataFusionError::ParquetError(error) => {
+            !matches!(**error, parquet::errors::ParquetError::External(_))
+        }
         DataFusionError::ArrowError(error, _) => matches!(
             **error,
-            arrow::error::ArrowError::ParquetError(_) | arrow::error::ArrowError::InvalidArgumentError(_)
+            arrow::error::ArrowError::ParquetError(_)
+                | arrow::error::ArrowError::InvalidArgumentError(_)
         ),
         _ => false,
     };
@@ -365,7 +416,11 @@ impl DisplayAs for FrameScanExec {
                 format!(" ({partition} pruned by partition, {statistics} by statistics)")
             }
         };
-        let deletions = self.cells.iter().filter(|cell| cell.add.deletion_vector.is_some()).count();
+        let deletions = self
+            .cells
+            .iter()
+            .filter(|cell| cell.add.deletion_vector.is_some())
+            .count();
         match kind {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
                 write!(
@@ -382,9 +437,14 @@ impl DisplayAs for FrameScanExec {
                     write!(f, ", cells_with_deletions={deletions}")?;
                 }
                 write!(f, ", partitions={}", self.partitions.len())?;
-                let Ok((config, _)) = self.table() else { return Err(fmt::Error) };
+                let Ok((config, _)) = self.table() else {
+                    return Err(fmt::Error);
+                };
                 if let Some(projection) = config.file_source().projection() {
-                    let columns: Vec<_> = projection.iter().map(|column| column.alias.clone()).collect();
+                    let columns: Vec<_> = projection
+                        .iter()
+                        .map(|column| column.alias.clone())
+                        .collect();
                     write!(f, ", projection=[{}]", columns.join(", "))?;
                 }
                 if let Some(limit) = config.limit {
@@ -395,7 +455,12 @@ impl DisplayAs for FrameScanExec {
             DisplayFormatType::TreeRender => {
                 writeln!(f, "frame={}", identity.frame)?;
                 writeln!(f, "version={}", identity.version)?;
-                writeln!(f, "cells={} of {}{pruned}", self.cells.len(), identity.cells_total)
+                writeln!(
+                    f,
+                    "cells={} of {}{pruned}",
+                    self.cells.len(),
+                    identity.cells_total
+                )
             }
         }
     }
@@ -415,7 +480,10 @@ impl ExecutionPlan for FrameScanExec {
         vec![]
     }
 
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
@@ -430,7 +498,11 @@ impl ExecutionPlan for FrameScanExec {
         Ok(Arc::new(self.with_template(Arc::clone(&self.template))))
     }
 
-    fn repartitioned(&self, target: usize, config: &ConfigOptions) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    fn repartitioned(
+        &self,
+        target: usize,
+        config: &ConfigOptions,
+    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let split_bytes_min = config.optimizer.repartition_file_min_size as u64;
         let partitions = partition_cells(&self.cells, target, split_bytes_min);
         if partitions.len() == self.partitions.len() {
@@ -442,14 +514,23 @@ impl ExecutionPlan for FrameScanExec {
         Ok(Some(Arc::new(scan)))
     }
 
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> DfResult<SendableRecordBatchStream> {
         let scan = Arc::new(self.clone());
         let readers = Arc::clone(&self.readers);
         let frame = self.identity.frame.clone();
         let stream = futures::stream::once(scan.run(partition, context))
             .try_flatten()
-            .map(move |batch| batch.map_err(|error| name_cells(error, &readers, partition, &frame)));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+            .map(move |batch| {
+                batch.map_err(|error| name_cells(error, &readers, partition, &frame))
+            });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            self.schema(),
+            stream,
+        )))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -463,12 +544,16 @@ impl ExecutionPlan for FrameScanExec {
     ) -> DfResult<Arc<Statistics>> {
         match args.partition() {
             Some(_) => Ok(Arc::new(Statistics::new_unknown(&self.schema()))),
-            None => StatisticsContext::new().compute(self.template.as_ref(), &StatisticsArgs::new()),
+            None => {
+                StatisticsContext::new().compute(self.template.as_ref(), &StatisticsArgs::new())
+            }
         }
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        Some(Arc::new(self.with_template(self.template.with_fetch(limit)?)))
+        Some(Arc::new(
+            self.with_template(self.template.with_fetch(limit)?),
+        ))
     }
 
     fn fetch(&self) -> Option<usize> {
@@ -480,7 +565,10 @@ impl ExecutionPlan for FrameScanExec {
         projection: &ProjectionExec,
     ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let swapped = self.template.try_swapping_with_projection(projection)?;
-        Ok(swapped.map(|template| Arc::new(self.with_template(template)) as Arc<dyn ExecutionPlan>))
+        Ok(
+            swapped
+                .map(|template| Arc::new(self.with_template(template)) as Arc<dyn ExecutionPlan>),
+        )
     }
 
     fn handle_child_pushdown_result(
@@ -489,20 +577,28 @@ impl ExecutionPlan for FrameScanExec {
         result: ChildPushdownResult,
         config: &ConfigOptions,
     ) -> DfResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
-        let pushed = self.template.handle_child_pushdown_result(phase, result, config)?;
+        let pushed = self
+            .template
+            .handle_child_pushdown_result(phase, result, config)?;
         Ok(FilterPushdownPropagation {
             filters: pushed.filters,
-            updated_node: pushed.updated_node.map(|template| Arc::new(self.with_template(template)) as _),
+            updated_node: pushed
+                .updated_node
+                .map(|template| Arc::new(self.with_template(template)) as _),
         })
     }
 
-    fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> DfResult<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> DfResult<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
         // The template has no files, so what it says of exact orders would be said of nothing: only
         // its hint, to read promising row groups first, is taken.
         Ok(match self.template.try_pushdown_sort(order)? {
-            SortOrderPushdownResult::Inexact { inner } | SortOrderPushdownResult::Exact { inner } => {
-                SortOrderPushdownResult::Inexact { inner: Arc::new(self.with_template(inner)) }
-            }
+            SortOrderPushdownResult::Inexact { inner }
+            | SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Inexact {
+                inner: Arc::new(self.with_template(inner)),
+            },
             SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
         })
     }
@@ -517,14 +613,25 @@ impl ExecutionPlan for FrameScanExec {
 
 /// The schema that cells have for DataFusion: file columns first, partition columns behind them.
 pub(super) fn table_schema(schema: &crate::schema::FrameSchema) -> TableSchema {
-    let is_partition = |field: &FieldRef| schema.partition_columns.iter().any(|name| name == field.name());
+    let is_partition = |field: &FieldRef| {
+        schema
+            .partition_columns
+            .iter()
+            .any(|name| name == field.name())
+    };
     let fields = schema.logical.fields();
-    let file: Vec<FieldRef> = fields.iter().filter(|field| !is_partition(field)).cloned().collect();
+    let file: Vec<FieldRef> = fields
+        .iter()
+        .filter(|field| !is_partition(field))
+        .cloned()
+        .collect();
     let partition = schema
         .partition_columns
         .iter()
         .filter_map(|name| fields.iter().find(|field| field.name() == name).cloned())
         .collect::<Vec<FieldRef>>();
     let file: SchemaRef = Arc::new(arrow::datatypes::Schema::new(file));
-    TableSchema::builder(file).with_table_partition_cols(partition).build()
+    TableSchema::builder(file)
+        .with_table_partition_cols(partition)
+        .build()
 }

@@ -21,11 +21,15 @@ pub async fn run_catalog_statement(
 ) -> Result<(Session, Option<RecordBatch>)> {
     let unchanged = |rows| Ok((session.clone(), rows));
     match statement {
-        Statement::UseHive(_) | Statement::UseBox(_) => use_names(environment, session, statement).await,
+        Statement::UseHive(_) | Statement::UseBox(_) => {
+            use_names(environment, session, statement).await
+        }
         Statement::ShowHives
         | Statement::ShowBoxes { .. }
         | Statement::ShowFrames { .. }
-        | Statement::ShowColumns { .. } => unchanged(Some(show(environment, session, statement).await?)),
+        | Statement::ShowColumns { .. } => {
+            unchanged(Some(show(environment, session, statement).await?))
+        }
         Statement::Describe { frame } => {
             unchanged(Some(describe(environment, &session.resolve(frame)?).await?))
         }
@@ -40,9 +44,9 @@ pub async fn run_catalog_statement(
             drop_names(environment, session, statement).await?;
             unchanged(None)
         }
-        Statement::CreateFrameAs { .. } | Statement::Insert { .. } | Statement::Query(_) => {
-            Err(Error::Bug("a query was given to where catalog statements run".into()))
-        }
+        Statement::CreateFrameAs { .. } | Statement::Insert { .. } | Statement::Query(_) => Err(
+            Error::Bug("a query was given to where catalog statements run".into()),
+        ),
     }
 }
 
@@ -53,14 +57,23 @@ async fn use_names(
 ) -> Result<(Session, Option<RecordBatch>)> {
     let view = environment.catalog.view().await?;
     let next = match statement {
-        Statement::UseHive(hive) => {
-            Session { hive: known_hive(&view, hive)?, box_name: Name::new("box", "default")? }
-        }
+        Statement::UseHive(hive) => Session {
+            hive: known_hive(&view, hive)?,
+            box_name: Name::new("box", "default")?,
+        },
         Statement::UseBox(box_name) => {
             let name = Name::new("box", box_name)?;
-            let known = view.boxes(&session.hive)?.into_iter().find(|known| *known == name);
-            let not_found = || Error::NotFound { what: format!("box {}.{name}", session.hive) };
-            Session { hive: session.hive.clone(), box_name: known.ok_or_else(not_found)? }
+            let known = view
+                .boxes(&session.hive)?
+                .into_iter()
+                .find(|known| *known == name);
+            let not_found = || Error::NotFound {
+                what: format!("box {}.{name}", session.hive),
+            };
+            Session {
+                hive: session.hive.clone(),
+                box_name: known.ok_or_else(not_found)?,
+            }
         }
         _ => session.clone(),
     };
@@ -72,10 +85,16 @@ async fn use_names(
 fn known_hive(view: &RegistryView, hive: &str) -> Result<Name> {
     let name = Name::new("hive", hive)?;
     let known = view.hives().into_iter().find(|known| *known == name);
-    known.ok_or_else(|| Error::NotFound { what: format!("hive {name}") })
+    known.ok_or_else(|| Error::NotFound {
+        what: format!("hive {name}"),
+    })
 }
 
-async fn show(environment: &Environment, session: &Session, statement: &Statement) -> Result<RecordBatch> {
+async fn show(
+    environment: &Environment,
+    session: &Session,
+    statement: &Statement,
+) -> Result<RecordBatch> {
     let view = environment.catalog.view().await?;
     let names = |names: Vec<Name>| names.iter().map(ToString::to_string).collect();
     match statement {
@@ -86,7 +105,13 @@ async fn show(environment: &Environment, session: &Session, statement: &Statemen
         Statement::ShowFrames { hive, box_name } => {
             let (hive, box_name) = session.box_or_own(hive.as_deref(), box_name.as_deref())?;
             let frames = view.frames(&hive, &box_name)?;
-            texts(&[("frame", frames.iter().map(|entry| entry.name.frame.to_string()).collect())])
+            texts(&[(
+                "frame",
+                frames
+                    .iter()
+                    .map(|entry| entry.name.frame.to_string())
+                    .collect(),
+            )])
         }
         Statement::ShowColumns { frame } => {
             let entry = view.frame(&session.resolve(frame)?)?;
@@ -95,10 +120,31 @@ async fn show(environment: &Environment, session: &Session, statement: &Statemen
             let yes_or_no = |yes: bool| if yes { "YES" } else { "NO" }.to_string();
             let is_partition = |name: &String| snapshot.schema.partition_columns.contains(name);
             texts(&[
-                ("column", fields.iter().map(|field| field.name().clone()).collect()),
-                ("type", fields.iter().map(|field| type_name(field.data_type())).collect()),
-                ("nullable", fields.iter().map(|field| yes_or_no(field.is_nullable())).collect()),
-                ("partition", fields.iter().map(|field| yes_or_no(is_partition(field.name()))).collect()),
+                (
+                    "column",
+                    fields.iter().map(|field| field.name().clone()).collect(),
+                ),
+                (
+                    "type",
+                    fields
+                        .iter()
+                        .map(|field| type_name(field.data_type()))
+                        .collect(),
+                ),
+                (
+                    "nullable",
+                    fields
+                        .iter()
+                        .map(|field| yes_or_no(field.is_nullable()))
+                        .collect(),
+                ),
+                (
+                    "partition",
+                    fields
+                        .iter()
+                        .map(|field| yes_or_no(is_partition(field.name())))
+                        .collect(),
+                ),
             ])
         }
         _ => texts(&[("hive", names(view.hives()))]),
@@ -112,14 +158,29 @@ async fn describe(environment: &Environment, name: &FrameName) -> Result<RecordB
     let snapshot = environment.snapshots.snapshot(entry).await?;
     let column = |field: &Arc<Field>| {
         let nullability = if field.is_nullable() { "" } else { " NOT NULL" };
-        format!("{} {}{nullability}", field.name(), type_name(field.data_type()))
+        format!(
+            "{} {}{nullability}",
+            field.name(),
+            type_name(field.data_type())
+        )
     };
-    let columns: Vec<String> = snapshot.schema.logical.fields().iter().map(column).collect();
+    let columns: Vec<String> = snapshot
+        .schema
+        .logical
+        .fields()
+        .iter()
+        .map(column)
+        .collect();
     let rows = [
         ("schema", columns.join(", ")),
         ("partition_by", snapshot.schema.partition_columns.join(", ")),
         ("cells", snapshot.cell_count().to_string()),
-        ("total_rows", snapshot.row_count().map_or_else(|| "unknown".into(), |rows| rows.to_string())),
+        (
+            "total_rows",
+            snapshot
+                .row_count()
+                .map_or_else(|| "unknown".into(), |rows| rows.to_string()),
+        ),
         ("total_bytes", snapshot.total_bytes().to_string()),
         ("name", entry.name.to_string()),
         ("id", entry.id.to_string()),
@@ -127,7 +188,10 @@ async fn describe(environment: &Environment, name: &FrameName) -> Result<RecordB
         ("version", snapshot.version.to_string()),
         ("attached", entry.attached.to_string()),
     ];
-    let (properties, values) = rows.into_iter().map(|(property, value)| (property.to_string(), value)).unzip();
+    let (properties, values) = rows
+        .into_iter()
+        .map(|(property, value)| (property.to_string(), value))
+        .unzip();
     texts(&[("property", properties), ("value", values)])
 }
 
@@ -143,19 +207,37 @@ fn type_name(data_type: &DataType) -> String {
 async fn create(environment: &Environment, session: &Session, statement: &Statement) -> Result<()> {
     let catalog = &environment.catalog;
     match statement {
-        Statement::CreateHive { hive, if_not_exists } => {
-            catalog.create_hive(&Name::new("hive", hive)?, *if_not_exists).await?;
+        Statement::CreateHive {
+            hive,
+            if_not_exists,
+        } => {
+            catalog
+                .create_hive(&Name::new("hive", hive)?, *if_not_exists)
+                .await?;
         }
-        Statement::CreateBox { hive, box_name, if_not_exists } => {
+        Statement::CreateBox {
+            hive,
+            box_name,
+            if_not_exists,
+        } => {
             let (hive, box_name) = session.box_or_own(hive.as_deref(), Some(box_name))?;
             catalog.create_box(&hive, &box_name, *if_not_exists).await?;
         }
-        Statement::CreateFrame { frame, schema, partition_by, if_not_exists } => {
+        Statement::CreateFrame {
+            frame,
+            schema,
+            partition_by,
+            if_not_exists,
+        } => {
             let name = session.resolve(frame)?;
             let schema = FrameSchema::new(Arc::clone(schema), partition_by.clone())?;
             catalog.create_frame(&name, &schema, *if_not_exists).await?;
         }
-        Statement::AttachFrame { frame, location, if_not_exists } => {
+        Statement::AttachFrame {
+            frame,
+            location,
+            if_not_exists,
+        } => {
             let name = session.resolve(frame)?;
             match catalog.attach_frame(&name, location).await {
                 Err(Error::AlreadyExists { .. }) if *if_not_exists => {}
@@ -167,18 +249,43 @@ async fn create(environment: &Environment, session: &Session, statement: &Statem
     Ok(())
 }
 
-async fn drop_names(environment: &Environment, session: &Session, statement: &Statement) -> Result<()> {
+async fn drop_names(
+    environment: &Environment,
+    session: &Session,
+    statement: &Statement,
+) -> Result<()> {
     let catalog = &environment.catalog;
     match statement {
-        Statement::DropHive { hive, if_exists, cascade, purge } => {
-            catalog.drop_hive(&Name::new("hive", hive)?, *if_exists, *cascade, *purge).await?;
+        Statement::DropHive {
+            hive,
+            if_exists,
+            cascade,
+            purge,
+        } => {
+            catalog
+                .drop_hive(&Name::new("hive", hive)?, *if_exists, *cascade, *purge)
+                .await?;
         }
-        Statement::DropBox { hive, box_name, if_exists, cascade, purge } => {
+        Statement::DropBox {
+            hive,
+            box_name,
+            if_exists,
+            cascade,
+            purge,
+        } => {
             let (hive, box_name) = session.box_or_own(hive.as_deref(), Some(box_name))?;
-            catalog.drop_box(&hive, &box_name, *if_exists, *cascade, *purge).await?;
+            catalog
+                .drop_box(&hive, &box_name, *if_exists, *cascade, *purge)
+                .await?;
         }
-        Statement::DropFrame { frame, if_exists, purge } => {
-            catalog.drop_frame(&session.resolve(frame)?, *if_exists, *purge).await?;
+        Statement::DropFrame {
+            frame,
+            if_exists,
+            purge,
+        } => {
+            catalog
+                .drop_frame(&session.resolve(frame)?, *if_exists, *purge)
+                .await?;
         }
         _ => {}
     }
@@ -189,7 +296,8 @@ async fn drop_names(environment: &Environment, session: &Session, statement: &St
 pub(super) fn texts(columns: &[(&str, Vec<String>)]) -> Result<RecordBatch> {
     let field = |(name, _): &(&str, Vec<String>)| Field::new(*name, DataType::Utf8, false);
     let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
-    let array = |(_, values): &(&str, Vec<String>)| Arc::new(StringArray::from(values.clone())) as ArrayRef;
+    let array =
+        |(_, values): &(&str, Vec<String>)| Arc::new(StringArray::from(values.clone())) as ArrayRef;
     RecordBatch::try_new(Arc::new(schema), columns.iter().map(array).collect())
         .map_err(|error| Error::Bug(error.to_string()))
 }

@@ -2,8 +2,8 @@
 
 use super::pruning::CellIndex;
 use super::*;
-use crate::schema::FrameSchema;
 use crate::ledger::{Intent, Ledger};
+use crate::schema::FrameSchema;
 use apiary_protocol::delta::{Action, Add, DeletionVector, Remove, StringMap};
 use apiary_protocol::ids::CommitId;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -57,7 +57,12 @@ impl World {
             spilling_joins: false,
             batch_rows: 8192,
         };
-        Self { environment, fixed, session: Session::new().unwrap(), crew }
+        Self {
+            environment,
+            fixed,
+            session: Session::new().unwrap(),
+            crew,
+        }
     }
 
     fn name(&self, text: &str) -> FrameName {
@@ -74,9 +79,13 @@ impl World {
         let location = self.location(&name);
         let mut adds = vec![];
         for (index, batch) in cells.iter().enumerate() {
-            adds.push(self.cell(&location, &format!("c{index:05}.parquet"), batch, &name).await);
+            adds.push(
+                self.cell(&location, &format!("c{index:05}.parquet"), batch, &name)
+                    .await,
+            );
         }
-        self.commit(&name, adds.into_iter().map(Action::Add).collect()).await;
+        self.commit(&name, adds.into_iter().map(Action::Add).collect())
+            .await;
     }
 
     async fn cell(&self, location: &str, path: &str, batch: &RecordBatch, name: &FrameName) -> Add {
@@ -103,7 +112,11 @@ impl World {
         writer.write(&stored).unwrap();
         let bytes = Bytes::from(writer.into_inner().unwrap());
         let size = bytes.len() as i64;
-        self.environment.meadow.put(&format!("{location}/{path}"), bytes).await.unwrap();
+        self.environment
+            .meadow
+            .put(&format!("{location}/{path}"), bytes)
+            .await
+            .unwrap();
         Add {
             path: path.to_string(),
             partition_values,
@@ -139,17 +152,33 @@ impl World {
     async fn create(&self, name: &FrameName, schema: FrameSchema) {
         let catalog = &self.environment.catalog;
         catalog.create_hive(&name.hive, true).await.unwrap();
-        catalog.create_box(&name.hive, &name.box_name, true).await.unwrap();
+        catalog
+            .create_box(&name.hive, &name.box_name, true)
+            .await
+            .unwrap();
         let (_, snapshot) = catalog.create_frame(name, &schema, false).await.unwrap();
         self.fixed.0.lock().insert(name.clone(), snapshot);
     }
 
     async fn commit(&self, name: &FrameName, actions: Vec<Action>) {
-        let Environment { host, meadow, settings, .. } = &self.environment;
+        let Environment {
+            host,
+            meadow,
+            settings,
+            ..
+        } = &self.environment;
         let base = self.snapshot(name);
-        let ledger = Ledger::new(host.clone(), meadow.clone(), base.location.clone(), settings);
+        let ledger = Ledger::new(
+            host.clone(),
+            meadow.clone(),
+            base.location.clone(),
+            settings,
+        );
         let id = CommitId::from_random(host.entropy.bytes());
-        let intent = Intent { actions, ..Intent::append(id, vec![]) };
+        let intent = Intent {
+            actions,
+            ..Intent::append(id, vec![])
+        };
         let (results, snapshot) = ledger.commit(base, vec![intent]).await;
         results.into_iter().for_each(|result| drop(result.unwrap()));
         self.fixed.0.lock().insert(name.clone(), snapshot);
@@ -168,12 +197,18 @@ impl World {
             size: Some(old.size),
             deletion_vector: old.deletion_vector.clone(),
         };
-        let add = Add { deletion_vector: Some(inline_vector(rows)), ..old };
-        self.commit(&name, vec![Action::Remove(remove), Action::Add(add)]).await;
+        let add = Add {
+            deletion_vector: Some(inline_vector(rows)),
+            ..old
+        };
+        self.commit(&name, vec![Action::Remove(remove), Action::Add(add)])
+            .await;
     }
 
     async fn plan(&self, text: &str) -> Result<PlannedQuery> {
-        let Statement::Query(statement) = parse(text)?.remove(0) else { panic!("{text} is no query") };
+        let Statement::Query(statement) = parse(text)?.remove(0) else {
+            panic!("{text} is no query")
+        };
         plan_query(&self.environment, &self.session, &statement, &self.crew).await
     }
 
@@ -209,9 +244,13 @@ impl World {
 
 /// A deletion vector in the log itself: the portable bitmap in Z85.
 fn inline_vector(rows: &[u64]) -> DeletionVector {
-    const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+    const ALPHABET: &[u8] =
+        b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
     let mut bytes = 1_681_511_377_u32.to_le_bytes().to_vec();
-    rows.iter().collect::<roaring::RoaringTreemap>().serialize_into(&mut bytes).unwrap();
+    rows.iter()
+        .collect::<roaring::RoaringTreemap>()
+        .serialize_into(&mut bytes)
+        .unwrap();
     let size_in_bytes = bytes.len() as i32;
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut text = String::new();
@@ -232,8 +271,11 @@ fn inline_vector(rows: &[u64]) -> DeletionVector {
 
 /// What a writer puts into the log: rows, and bounds and null counts of numbers and texts.
 fn statistics(batch: &RecordBatch) -> String {
-    let (mut min, mut max, mut nulls) =
-        (serde_json::Map::new(), serde_json::Map::new(), serde_json::Map::new());
+    let (mut min, mut max, mut nulls) = (
+        serde_json::Map::new(),
+        serde_json::Map::new(),
+        serde_json::Map::new(),
+    );
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         nulls.insert(field.name().clone(), column.null_count().into());
         if let Some(values) = column.as_primitive_opt::<Int64Type>() {
@@ -259,10 +301,15 @@ fn statistics(batch: &RecordBatch) -> String {
 }
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    let fields: Vec<_> =
-        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())
-        .unwrap()
+    let fields: Vec<_> = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true))
+        .collect();
+    RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns.into_iter().map(|(_, column)| column).collect(),
+    )
+    .unwrap()
 }
 
 fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -295,15 +342,31 @@ fn rising(cells: i64) -> Vec<RecordBatch> {
 async fn a_query_reads_cells_of_several_frames() {
     let world = World::new().await;
     world.frame("t", &[], &rising(3)).await;
-    world.frame("other", &[], &[batch(vec![("k", numbers(0..7)), ("w", numbers(10..17))])]).await;
+    world
+        .frame(
+            "other",
+            &[],
+            &[batch(vec![("k", numbers(0..7)), ("w", numbers(10..17))])],
+        )
+        .await;
     assert_eq!(world.number("SELECT count(*) FROM t").await, 300);
-    assert_eq!(world.number("SELECT sum(id) FROM t WHERE k = 3").await, (0..300).filter(|id| id % 7 == 3).sum::<i64>());
     assert_eq!(
-        world.number("SELECT sum(w) FROM t JOIN other USING (k)").await,
+        world.number("SELECT sum(id) FROM t WHERE k = 3").await,
+        (0..300).filter(|id| id % 7 == 3).sum::<i64>()
+    );
+    assert_eq!(
+        world
+            .number("SELECT sum(w) FROM t JOIN other USING (k)")
+            .await,
         (0..300).map(|id| id % 7 + 10).sum::<i64>()
     );
-    let answer = world.sql("SELECT name, id FROM t ORDER BY id DESC LIMIT 2").await;
-    assert!(answer.contains("n00299") && answer.contains("298"), "{answer}");
+    let answer = world
+        .sql("SELECT name, id FROM t ORDER BY id DESC LIMIT 2")
+        .await;
+    assert!(
+        answer.contains("n00299") && answer.contains("298"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -311,16 +374,36 @@ async fn names_are_found_whatever_their_parts_case_and_quotes() {
     let world = World::new().await;
     world.frame("Orders", &[], &rising(1)).await;
     world.frame("Shop.Main.My Frame", &[], &rising(2)).await;
-    for name in ["orders", "ORDERS", "\"Orders\"", "default.orders", "\"DEFAULT\".\"default\".orders"] {
-        assert_eq!(world.number(&format!("SELECT count(*) FROM {name}")).await, 100, "{name}");
+    for name in [
+        "orders",
+        "ORDERS",
+        "\"Orders\"",
+        "default.orders",
+        "\"DEFAULT\".\"default\".orders",
+    ] {
+        assert_eq!(
+            world.number(&format!("SELECT count(*) FROM {name}")).await,
+            100,
+            "{name}"
+        );
     }
     for name in ["shop.main.\"my frame\"", "\"SHOP\".MAIN.\"My Frame\""] {
-        assert_eq!(world.number(&format!("SELECT count(*) FROM {name}")).await, 200, "{name}");
+        assert_eq!(
+            world.number(&format!("SELECT count(*) FROM {name}")).await,
+            200,
+            "{name}"
+        );
     }
-    let error = world.try_sql("SELECT * FROM shop.main.none").await.unwrap_err();
+    let error = world
+        .try_sql("SELECT * FROM shop.main.none")
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "frame shop.main.none not found");
     // Two spellings in one query are one frame at one snapshot.
-    let planned = world.plan("SELECT count(*) FROM orders a, default.\"ORDERS\" b WHERE a.id = b.id").await.unwrap();
+    let planned = world
+        .plan("SELECT count(*) FROM orders a, default.\"ORDERS\" b WHERE a.id = b.id")
+        .await
+        .unwrap();
     assert_eq!(planned.frames.len(), 1);
 }
 
@@ -328,10 +411,30 @@ async fn names_are_found_whatever_their_parts_case_and_quotes() {
 async fn literals_and_common_table_expressions_name_no_frames() {
     let world = World::new().await;
     world.frame("t", &[], &rising(1)).await;
-    assert_eq!(world.number("SELECT count(*) FROM t WHERE name <> 'x FROM nowhere; DROP TABLE t'").await, 100);
-    assert_eq!(world.number("WITH nowhere AS (SELECT 1 AS a) SELECT a FROM nowhere").await, 1);
-    assert_eq!(world.number("SELECT count(*) FROM generate_series(1, 5)").await, 5);
-    assert_eq!(world.number("WITH t AS (SELECT * FROM t WHERE id < 10) SELECT count(*) FROM t").await, 10);
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM t WHERE name <> 'x FROM nowhere; DROP TABLE t'")
+            .await,
+        100
+    );
+    assert_eq!(
+        world
+            .number("WITH nowhere AS (SELECT 1 AS a) SELECT a FROM nowhere")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM generate_series(1, 5)")
+            .await,
+        5
+    );
+    assert_eq!(
+        world
+            .number("WITH t AS (SELECT * FROM t WHERE id < 10) SELECT count(*) FROM t")
+            .await,
+        10
+    );
 }
 
 #[tokio::test]
@@ -340,9 +443,19 @@ async fn information_schema_lists_what_the_registry_has() {
     world.frame("t", &[], &rising(1)).await;
     let tables = world.sql("SELECT table_catalog, table_name FROM information_schema.tables WHERE table_schema = 'default'").await;
     assert!(tables.contains("| default       | t "), "{tables}");
-    let columns = world.sql("SELECT column_name FROM information_schema.columns WHERE table_name = 't'").await;
-    assert!(columns.contains("id") && columns.contains("name"), "{columns}");
-    assert!(world.sql("SHOW datafusion.execution.batch_size").await.contains("8192"));
+    let columns = world
+        .sql("SELECT column_name FROM information_schema.columns WHERE table_name = 't'")
+        .await;
+    assert!(
+        columns.contains("id") && columns.contains("name"),
+        "{columns}"
+    );
+    assert!(
+        world
+            .sql("SHOW datafusion.execution.batch_size")
+            .await
+            .contains("8192")
+    );
 }
 
 #[tokio::test]
@@ -365,12 +478,21 @@ async fn a_filter_that_one_cell_can_satisfy_reads_one_cell() {
         let planned = world.plan(&text).await.unwrap();
         let totals = scan_totals(&planned.plan).unwrap();
         if totals.cells_total > 0 {
-            assert_eq!((totals.cells_kept, totals.cells_total), (cells, 20), "{filter}");
+            assert_eq!(
+                (totals.cells_kept, totals.cells_total),
+                (cells, 20),
+                "{filter}"
+            );
         }
         assert_eq!(planned.scan_bytes, totals.bytes_kept);
     }
     let plan = world.explain("SELECT name FROM t WHERE id = 1234").await;
-    assert!(plan.contains("frame=default.default.t, version=1, cells=1 of 20 (19 pruned by statistics)"), "{plan}");
+    assert!(
+        plan.contains(
+            "frame=default.default.t, version=1, cells=1 of 20 (19 pruned by statistics)"
+        ),
+        "{plan}"
+    );
 }
 
 #[tokio::test]
@@ -380,33 +502,71 @@ async fn partition_columns_are_constants_of_a_cell_and_prune_it() {
         let rows = (ids.end - ids.start) as usize;
         let day: ArrayRef = Arc::new(StringArray::from(vec![day; rows]));
         let day = arrow::compute::cast(&day, &DataType::Date32).unwrap();
-        batch(vec![("day", day), ("id", numbers(ids)), ("kind", numbers(std::iter::repeat_n(kind, rows)))])
+        batch(vec![
+            ("day", day),
+            ("id", numbers(ids)),
+            ("kind", numbers(std::iter::repeat_n(kind, rows))),
+        ])
     };
-    let cells =
-        [part(Some("2026-01-01"), 1, 0..100), part(Some("2026-01-02"), 2, 100..150), part(None, 3, 150..160)];
+    let cells = [
+        part(Some("2026-01-01"), 1, 0..100),
+        part(Some("2026-01-02"), 2, 100..150),
+        part(None, 3, 150..160),
+    ];
     world.frame("t", &["kind", "day"], &cells).await;
-    assert_eq!(world.number("SELECT count(*) FROM t WHERE day = DATE '2026-01-02'").await, 50);
-    assert_eq!(world.number("SELECT count(*) FROM t WHERE day IS NULL").await, 10);
-    assert_eq!(world.number("SELECT sum(kind) FROM t WHERE day > DATE '2025-12-31'").await, 200);
-    let plan = world.explain("SELECT id FROM t WHERE kind = 2 AND id > 5").await;
-    assert!(plan.contains("cells=1 of 3 (2 pruned by partition)"), "{plan}");
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM t WHERE day = DATE '2026-01-02'")
+            .await,
+        50
+    );
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM t WHERE day IS NULL")
+            .await,
+        10
+    );
+    assert_eq!(
+        world
+            .number("SELECT sum(kind) FROM t WHERE day > DATE '2025-12-31'")
+            .await,
+        200
+    );
+    let plan = world
+        .explain("SELECT id FROM t WHERE kind = 2 AND id > 5")
+        .await;
+    assert!(
+        plan.contains("cells=1 of 3 (2 pruned by partition)"),
+        "{plan}"
+    );
     // Columns come in the order of the schema, not with the partition columns last.
     let answer = world.sql("SELECT * FROM t WHERE id = 149").await;
-    assert!(answer.contains("| day        | id  | kind |") && answer.contains("| 2026-01-02 | 149 | 2    |"), "{answer}");
+    assert!(
+        answer.contains("| day        | id  | kind |")
+            && answer.contains("| 2026-01-02 | 149 | 2    |"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn counts_and_extremes_are_answered_from_the_log_where_that_is_exact() {
     let world = World::new().await;
     world.frame("t", &[], &rising(5)).await;
-    let plan = world.explain("SELECT count(*), min(id), max(id), count(k) FROM t").await;
+    let plan = world
+        .explain("SELECT count(*), min(id), max(id), count(k) FROM t")
+        .await;
     assert!(!plan.contains("FrameScanExec"), "{plan}");
     let answer = world.sql("SELECT count(*), min(id), max(id) FROM t").await;
     assert!(answer.contains("500") && answer.contains("499"), "{answer}");
     // A text may have been cut in the log: it is read.
     let plan = world.explain("SELECT min(name) FROM t").await;
     assert!(plan.contains("FrameScanExec"), "{plan}");
-    assert!(world.sql("SELECT min(name) FROM t").await.contains("n00000"));
+    assert!(
+        world
+            .sql("SELECT min(name) FROM t")
+            .await
+            .contains("n00000")
+    );
     // With deletions the count is still known, the extremes are not.
     world.delete("t", 0, &[0, 1, 2]).await;
     let plan = world.explain("SELECT count(*) FROM t").await;
@@ -424,7 +584,9 @@ async fn deleted_rows_stay_deleted_with_filters_limits_pages_and_splits() {
     let all: Vec<u64> = (0..100).collect();
     world.delete("t", 0, &all[10..40]).await;
     world.delete("t", 1, &all[50..100]).await;
-    world.delete("t", 2, &all.iter().copied().step_by(3).collect::<Vec<_>>()).await;
+    world
+        .delete("t", 2, &all.iter().copied().step_by(3).collect::<Vec<_>>())
+        .await;
     world.delete("t", 3, &all).await;
     let live: Vec<i64> = (0..300)
         .filter(|id| match id / 100 {
@@ -435,15 +597,41 @@ async fn deleted_rows_stay_deleted_with_filters_limits_pages_and_splits() {
         .collect();
     for bees in [1, 2, 7] {
         crew.bees = bees;
-        let world = World { crew: crew.clone(), ..world.share() };
-        assert_eq!(world.number("SELECT count(id) FROM t").await, live.len() as i64);
-        assert_eq!(world.number("SELECT sum(id) FROM t").await, live.iter().sum::<i64>());
-        for (low, high) in [(0, 400), (5, 45), (38, 42), (120, 260), (201, 202), (300, 400)] {
+        let world = World {
+            crew: crew.clone(),
+            ..world.share()
+        };
+        assert_eq!(
+            world.number("SELECT count(id) FROM t").await,
+            live.len() as i64
+        );
+        assert_eq!(
+            world.number("SELECT sum(id) FROM t").await,
+            live.iter().sum::<i64>()
+        );
+        for (low, high) in [
+            (0, 400),
+            (5, 45),
+            (38, 42),
+            (120, 260),
+            (201, 202),
+            (300, 400),
+        ] {
             let text = format!("SELECT count(k) FROM t WHERE id >= {low} AND id < {high}");
             let expected = live.iter().filter(|id| (low..high).contains(*id)).count() as i64;
-            assert_eq!(world.number(&text).await, expected, "{text} with {bees} bees");
-            let text = format!("SELECT count(*) FROM (SELECT k FROM t WHERE id >= {low} AND id < {high} LIMIT 30)");
-            assert_eq!(world.number(&text).await, expected.min(30), "{text} with {bees} bees");
+            assert_eq!(
+                world.number(&text).await,
+                expected,
+                "{text} with {bees} bees"
+            );
+            let text = format!(
+                "SELECT count(*) FROM (SELECT k FROM t WHERE id >= {low} AND id < {high} LIMIT 30)"
+            );
+            assert_eq!(
+                world.number(&text).await,
+                expected.min(30),
+                "{text} with {bees} bees"
+            );
         }
         let top = world.sql("SELECT id FROM t ORDER BY id DESC LIMIT 1").await;
         assert!(top.contains(&live.last().unwrap().to_string()), "{top}");
@@ -478,21 +666,49 @@ async fn a_missing_resized_or_broken_cell_is_an_error_that_names_it() {
             None => world.environment.meadow.delete(&key).await.unwrap(),
         }
         // A fresh node: this one may have the good footer in memory.
-        let world = World { environment: Environment { caches: Arc::default(), ..world.environment.clone() }, ..world.share() };
-        let error = world.try_sql("SELECT sum(id), max(name) FROM t").await.unwrap_err();
-        assert_eq!(error.kind(), crate::ErrorKind::Corrupt, "case {case}: {error}");
-        assert!(error.to_string().contains("c00001.parquet"), "case {case}: {error}");
+        let world = World {
+            environment: Environment {
+                caches: Arc::default(),
+                ..world.environment.clone()
+            },
+            ..world.share()
+        };
+        let error = world
+            .try_sql("SELECT sum(id), max(name) FROM t")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.kind(),
+            crate::ErrorKind::Corrupt,
+            "case {case}: {error}"
+        );
+        assert!(
+            error.to_string().contains("c00001.parquet"),
+            "case {case}: {error}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_plan_that_went_through_bytes_gives_the_same_answer() {
     let world = World::new().await;
-    world.frame("t", &["k"], &(0..7).map(|k| {
-        let ids: Vec<i64> = (0..200).filter(|id| id % 7 == k).collect();
-        let names = ids.iter().map(|id| format!("n{id}")).collect::<Vec<_>>();
-        batch(vec![("id", numbers(ids.clone())), ("k", numbers(ids.iter().map(|_| k))), ("name", texts_of(names))])
-    }).collect::<Vec<_>>()).await;
+    world
+        .frame(
+            "t",
+            &["k"],
+            &(0..7)
+                .map(|k| {
+                    let ids: Vec<i64> = (0..200).filter(|id| id % 7 == k).collect();
+                    let names = ids.iter().map(|id| format!("n{id}")).collect::<Vec<_>>();
+                    batch(vec![
+                        ("id", numbers(ids.clone())),
+                        ("k", numbers(ids.iter().map(|_| k))),
+                        ("name", texts_of(names)),
+                    ])
+                })
+                .collect::<Vec<_>>(),
+        )
+        .await;
     world.frame("u", &[], &rising(3)).await;
     world.delete("t", 2, &[0, 3, 5]).await;
     world.delete("u", 1, &(0..90).collect::<Vec<_>>()).await;
@@ -506,7 +722,11 @@ async fn a_plan_that_went_through_bytes_gives_the_same_answer() {
         "SELECT id, sum(id) OVER (PARTITION BY k ORDER BY id) FROM t ORDER BY id LIMIT 20",
         "SELECT name FROM u WHERE name LIKE 'n001%' ORDER BY name",
     ] {
-        assert_eq!(world.sql_through_bytes(text).await, world.sql(text).await, "{text}");
+        assert_eq!(
+            world.sql_through_bytes(text).await,
+            world.sql(text).await,
+            "{text}"
+        );
     }
 }
 
@@ -521,7 +741,8 @@ async fn pruning_never_changes_an_answer() {
         let base = entropy.below(1000) as i64;
         let here: Vec<(Option<i64>, i64, i64)> = (0..60)
             .map(|_| {
-                let a = (entropy.below(10) > 0 && cell % 9 != 0).then(|| base + entropy.below(50) as i64);
+                let a = (entropy.below(10) > 0 && cell % 9 != 0)
+                    .then(|| base + entropy.below(50) as i64);
                 (a, entropy.below(1000) as i64 - 500, part)
             })
             .collect();
@@ -536,17 +757,43 @@ async fn pruning_never_changes_an_answer() {
     let mut pruned = 0;
     for _ in 0..120 {
         let number = |bound: u64, base: i64| entropy.below(bound) as i64 + base;
-        let (x, y, z, p) = (number(1100, -20), number(1100, -20), number(1000, -500), number(6, 0));
+        let (x, y, z, p) = (
+            number(1100, -20),
+            number(1100, -20),
+            number(1000, -500),
+            number(6, 0),
+        );
         type Check = Box<dyn Fn(&(Option<i64>, i64, i64)) -> bool>;
         let filters: [(String, Check); 8] = [
             (format!("a = {x}"), Box::new(move |r| r.0 == Some(x))),
-            (format!("a > {x} AND a < {y}"), Box::new(move |r| r.0.is_some_and(|a| a > x && a < y))),
-            (format!("a < {x} OR p = {p}"), Box::new(move |r| r.0.is_some_and(|a| a < x) || r.2 == p)),
-            (format!("p <> {p} AND b >= {z}"), Box::new(move |r| r.2 != p && r.1 >= z)),
-            (format!("a IS NULL AND p = {p}"), Box::new(move |r| r.0.is_none() && r.2 == p)),
-            (format!("a IS NOT NULL AND NOT (b < {z})"), Box::new(move |r| r.0.is_some() && r.1 >= z)),
-            (format!("a IN ({x}, {y}, {z}) OR b = {z}"), Box::new(move |r| r.0.is_some_and(|a| [x, y, z].contains(&a)) || r.1 == z)),
-            (format!("a + b > {x} AND p < {p}"), Box::new(move |r| r.0.is_some_and(|a| a + r.1 > x) && r.2 < p)),
+            (
+                format!("a > {x} AND a < {y}"),
+                Box::new(move |r| r.0.is_some_and(|a| a > x && a < y)),
+            ),
+            (
+                format!("a < {x} OR p = {p}"),
+                Box::new(move |r| r.0.is_some_and(|a| a < x) || r.2 == p),
+            ),
+            (
+                format!("p <> {p} AND b >= {z}"),
+                Box::new(move |r| r.2 != p && r.1 >= z),
+            ),
+            (
+                format!("a IS NULL AND p = {p}"),
+                Box::new(move |r| r.0.is_none() && r.2 == p),
+            ),
+            (
+                format!("a IS NOT NULL AND NOT (b < {z})"),
+                Box::new(move |r| r.0.is_some() && r.1 >= z),
+            ),
+            (
+                format!("a IN ({x}, {y}, {z}) OR b = {z}"),
+                Box::new(move |r| r.0.is_some_and(|a| [x, y, z].contains(&a)) || r.1 == z),
+            ),
+            (
+                format!("a + b > {x} AND p < {p}"),
+                Box::new(move |r| r.0.is_some_and(|a| a + r.1 > x) && r.2 < p),
+            ),
         ];
         for (filter, check) in filters {
             let text = format!("SELECT count(b) FROM t WHERE {filter}");
@@ -566,7 +813,10 @@ async fn cells_of_an_older_schema_have_nulls_in_newer_columns() {
     let wide = batch(vec![("a", numbers(0..10)), ("b", numbers(10..20))]);
     let narrow = batch(vec![("a", numbers(10..20))]);
     world.frame("t", &[], &[wide, narrow]).await;
-    assert_eq!(world.number("SELECT count(*) FROM t WHERE b IS NULL").await, 10);
+    assert_eq!(
+        world.number("SELECT count(*) FROM t WHERE b IS NULL").await,
+        10
+    );
     assert_eq!(world.number("SELECT sum(a) FROM t WHERE b >= 10").await, 45);
     assert_eq!(world.number("SELECT count(b) FROM t").await, 10);
 }
@@ -575,27 +825,50 @@ async fn cells_of_an_older_schema_have_nulls_in_newer_columns() {
 async fn a_semi_join_under_a_limit_never_becomes_a_sort_merge_join() {
     let world = World::new().await;
     world.frame("t", &[], &rising(3)).await;
-    let world = World { crew: Crew { spilling_joins: true, ..world.crew.clone() }, ..world.share() };
-    let join = world.explain("SELECT count(*) FROM t a JOIN t b ON a.id = b.k").await;
+    let world = World {
+        crew: Crew {
+            spilling_joins: true,
+            ..world.crew.clone()
+        },
+        ..world.share()
+    };
+    let join = world
+        .explain("SELECT count(*) FROM t a JOIN t b ON a.id = b.k")
+        .await;
     assert!(join.contains("SortMergeJoin"), "{join}");
-    let limited = world.explain("SELECT id FROM t WHERE id IN (SELECT k FROM t) ORDER BY id LIMIT 3").await;
-    assert!(limited.contains("HashJoin") && !limited.contains("SortMergeJoin"), "{limited}");
+    let limited = world
+        .explain("SELECT id FROM t WHERE id IN (SELECT k FROM t) ORDER BY id LIMIT 3")
+        .await;
+    assert!(
+        limited.contains("HashJoin") && !limited.contains("SortMergeJoin"),
+        "{limited}"
+    );
 }
 
 #[tokio::test]
 async fn what_a_run_read_is_counted() {
     let world = World::new().await;
     world.frame("t", &[], &rising(3)).await;
-    let planned = world.plan("SELECT sum(id) FROM t WHERE id >= 100").await.unwrap();
-    collect(Arc::clone(&planned.plan), planned.context).await.unwrap();
+    let planned = world
+        .plan("SELECT sum(id) FROM t WHERE id >= 100")
+        .await
+        .unwrap();
+    collect(Arc::clone(&planned.plan), planned.context)
+        .await
+        .unwrap();
     let totals = scan_totals(&planned.plan).unwrap();
     assert_eq!((totals.cells_kept, totals.cells_total), (2, 3));
     assert_eq!(totals.requests, 2, "a small cell is one request");
     assert_eq!(totals.read_bytes, totals.bytes_kept);
     let rows = explain_rows(&totals, 5, 10);
     assert!(rows.contains(&("cells".into(), "2 of 3".into())));
-    let analyzed = world.sql("EXPLAIN ANALYZE SELECT sum(id) FROM t WHERE id >= 100").await;
-    assert!(analyzed.contains("cells=2 of 3") && analyzed.contains("meadow_requests"), "{analyzed}");
+    let analyzed = world
+        .sql("EXPLAIN ANALYZE SELECT sum(id) FROM t WHERE id >= 100")
+        .await;
+    assert!(
+        analyzed.contains("cells=2 of 3") && analyzed.contains("meadow_requests"),
+        "{analyzed}"
+    );
 }
 
 #[tokio::test]
@@ -608,29 +881,73 @@ async fn an_insert_brings_literals_to_the_columns_types() {
     ]);
     let schema = FrameSchema::new(Arc::new(schema), vec![]).unwrap();
     let plan = async |text: &str| {
-        let Statement::Insert { columns, source, .. } = parse(text).unwrap().remove(0) else { panic!() };
-        plan_insert(&world.environment, &world.session, &schema, &columns, &source, &world.crew).await
+        let Statement::Insert {
+            columns, source, ..
+        } = parse(text).unwrap().remove(0)
+        else {
+            panic!()
+        };
+        plan_insert(
+            &world.environment,
+            &world.session,
+            &schema,
+            &columns,
+            &source,
+            &world.crew,
+        )
+        .await
     };
-    let planned = plan("INSERT INTO t (m, d) VALUES (1.5, '2026-02-03'), (NULL, NULL)").await.unwrap();
-    let names: Vec<_> = planned.schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let planned = plan("INSERT INTO t (m, d) VALUES (1.5, '2026-02-03'), (NULL, NULL)")
+        .await
+        .unwrap();
+    let names: Vec<_> = planned
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
     assert_eq!(names, ["m", "D"]);
     assert_eq!(planned.schema.field(1).data_type(), &DataType::Date32);
     let rows = collect(planned.plan, planned.context).await.unwrap();
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
     let error = plan("INSERT INTO t VALUES (1, 2)").await.unwrap_err();
-    assert!(error.to_string().contains("2 values for 3 columns (a, D, m)"), "{error}");
-    assert!(plan("INSERT INTO t (x) VALUES (1)").await.unwrap_err().to_string().contains("no column x"));
-    assert!(plan("INSERT INTO t (a, A) VALUES (1, 2)").await.unwrap_err().to_string().contains("twice"));
+    assert!(
+        error
+            .to_string()
+            .contains("2 values for 3 columns (a, D, m)"),
+        "{error}"
+    );
+    assert!(
+        plan("INSERT INTO t (x) VALUES (1)")
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no column x")
+    );
+    assert!(
+        plan("INSERT INTO t (a, A) VALUES (1, 2)")
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("twice")
+    );
 }
 
 #[tokio::test]
 async fn the_index_of_a_hundred_thousand_cells_is_read_once() {
     let world = World::new().await;
     let name = world.name("big");
-    let schema = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Int64, true)]);
-    world.create(&name, FrameSchema::new(Arc::new(schema), vec![]).unwrap()).await;
+    let schema = Schema::new(vec![
+        Field::new("a", DataType::Int64, true),
+        Field::new("b", DataType::Int64, true),
+    ]);
+    world
+        .create(&name, FrameSchema::new(Arc::new(schema), vec![]).unwrap())
+        .await;
     let one = batch(vec![("a", numbers(0..1)), ("b", numbers(0..1))]);
-    let add = world.cell(&world.location(&name), "x.parquet", &one, &name).await;
+    let add = world
+        .cell(&world.location(&name), "x.parquet", &one, &name)
+        .await;
     let adds = (0..2_000_i64).map(|index| Add {
         path: format!("{index:06}.parquet"),
         stats: Some(format!(

@@ -27,20 +27,25 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
         SqlType::TinyInt(_) => DataType::Int8,
         SqlType::SmallInt(_) | SqlType::Int2(_) | SqlType::Int16 => DataType::Int16,
-        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) | SqlType::MediumInt(_) | SqlType::Int32 => {
-            DataType::Int32
-        }
+        SqlType::Int(_)
+        | SqlType::Integer(_)
+        | SqlType::Int4(_)
+        | SqlType::MediumInt(_)
+        | SqlType::Int32 => DataType::Int32,
         SqlType::BigInt(_) | SqlType::Int8(_) | SqlType::Int64 => DataType::Int64,
         SqlType::TinyIntUnsigned(_) | SqlType::UTinyInt | SqlType::UInt8 => DataType::UInt8,
-        SqlType::SmallIntUnsigned(_) | SqlType::Int2Unsigned(_) | SqlType::USmallInt | SqlType::UInt16 => {
-            DataType::UInt16
-        }
-        SqlType::IntUnsigned(_) | SqlType::IntegerUnsigned(_) | SqlType::Int4Unsigned(_) | SqlType::UInt32 => {
-            DataType::UInt32
-        }
-        SqlType::BigIntUnsigned(_) | SqlType::Int8Unsigned(_) | SqlType::UBigInt | SqlType::UInt64 => {
-            DataType::UInt64
-        }
+        SqlType::SmallIntUnsigned(_)
+        | SqlType::Int2Unsigned(_)
+        | SqlType::USmallInt
+        | SqlType::UInt16 => DataType::UInt16,
+        SqlType::IntUnsigned(_)
+        | SqlType::IntegerUnsigned(_)
+        | SqlType::Int4Unsigned(_)
+        | SqlType::UInt32 => DataType::UInt32,
+        SqlType::BigIntUnsigned(_)
+        | SqlType::Int8Unsigned(_)
+        | SqlType::UBigInt
+        | SqlType::UInt64 => DataType::UInt64,
         SqlType::Float(_) | SqlType::Real | SqlType::Float4 | SqlType::Float32 => DataType::Float32,
         SqlType::Double(ExactNumberInfo::None)
         | SqlType::DoublePrecision
@@ -57,17 +62,25 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
         | SqlType::Nvarchar(_)
         | SqlType::Text
         | SqlType::String(_) => DataType::Utf8,
-        SqlType::Bytea | SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => {
-            DataType::Binary
-        }
+        SqlType::Bytea
+        | SqlType::Binary(_)
+        | SqlType::Varbinary(_)
+        | SqlType::Blob(_)
+        | SqlType::Bytes(_) => DataType::Binary,
         SqlType::Date | SqlType::Date32 => DataType::Date32,
         SqlType::Timestamp(precision, zone) => timestamp(column, sql_type, *precision, *zone)?,
-        SqlType::Datetime(precision) => timestamp(column, sql_type, *precision, TimezoneInfo::None)?,
+        SqlType::Datetime(precision) => {
+            timestamp(column, sql_type, *precision, TimezoneInfo::None)?
+        }
         SqlType::Array(
             ArrayElemTypeDef::AngleBracket(item)
             | ArrayElemTypeDef::SquareBracket(item, _)
             | ArrayElemTypeDef::Parenthesis(item),
-        ) => DataType::List(Arc::new(Field::new("item", arrow_type(column, item)?, true))),
+        ) => DataType::List(Arc::new(Field::new(
+            "item",
+            arrow_type(column, item)?,
+            true,
+        ))),
         SqlType::Struct(members, _) => {
             let fields = members.iter().enumerate().map(|(index, member)| {
                 let name = match &member.field_name {
@@ -75,7 +88,11 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
                     Some(name) => name.value.to_lowercase(),
                     None => format!("c{index}"),
                 };
-                Ok(Field::new(name, arrow_type(column, &member.field_type)?, true))
+                Ok(Field::new(
+                    name,
+                    arrow_type(column, &member.field_type)?,
+                    true,
+                ))
             });
             DataType::Struct(fields.collect::<Result<Fields>>()?)
         }
@@ -88,8 +105,14 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
 }
 
 fn map(key: DataType, value: DataType) -> DataType {
-    let entries = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
-    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
+    let entries = Fields::from(vec![
+        Field::new("key", key, false),
+        Field::new("value", value, true),
+    ]);
+    DataType::Map(
+        Arc::new(Field::new("entries", DataType::Struct(entries), false)),
+        false,
+    )
 }
 
 fn decimal(column: &str, sql_type: &SqlType, digits: ExactNumberInfo) -> Result<DataType> {
@@ -99,14 +122,21 @@ fn decimal(column: &str, sql_type: &SqlType, digits: ExactNumberInfo) -> Result<
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
     match (u8::try_from(precision), i8::try_from(scale)) {
-        (Ok(precision @ 1..=38), Ok(scale)) if scale >= 0 && scale as u64 <= u64::from(precision) => {
+        (Ok(precision @ 1..=38), Ok(scale))
+            if scale >= 0 && scale as u64 <= u64::from(precision) =>
+        {
             Ok(DataType::Decimal128(precision, scale))
         }
         _ => Err(unsupported(column, sql_type)),
     }
 }
 
-fn timestamp(column: &str, sql_type: &SqlType, precision: Option<u64>, zone: TimezoneInfo) -> Result<DataType> {
+fn timestamp(
+    column: &str,
+    sql_type: &SqlType,
+    precision: Option<u64>,
+    zone: TimezoneInfo,
+) -> Result<DataType> {
     let unit = match precision {
         Some(0) => TimeUnit::Second,
         Some(3) => TimeUnit::Millisecond,
