@@ -448,3 +448,7 @@ fn said(error: &ArrowError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "input_tests.rs"]
+mod tests;

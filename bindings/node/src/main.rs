@@ -6,6 +6,7 @@
 
 mod args;
 mod config;
+mod demo;
 mod failure;
 mod input;
 mod load;
@@ -17,6 +18,7 @@ mod shell;
 mod signals;
 mod start;
 mod status;
+mod tpch;
 
 use crate::args::{Cli, Command, Inspect, Sql};
 use crate::config::{Config, LogFormat};
@@ -93,7 +95,17 @@ fn command(started: Instant) -> Result<()> {
                 runtime.block_on(status::status(&options, apiary))
             })
         }
-        Command::Demo(_) | Command::Bench(_) => Err(Failure::Usage("not there yet".into())),
+        Command::Demo(options) => {
+            let mut config = config;
+            if !config.storage_is_given {
+                config.storage = demo::DEFAULT_STORAGE.to_owned();
+            }
+            with_node(&config, Role::Brief, &runtime, &interrupts, |apiary| {
+                let storage = &config.storage;
+                runtime.block_on(demo::demo(&options, storage, apiary, &interrupts))
+            })
+        }
+        Command::Bench(_) => Err(Failure::Usage("not there yet".into())),
     }
 }
 
