@@ -39,7 +39,9 @@ impl Catalog {
         cascade: bool,
         purge: bool,
     ) -> Result<bool> {
-        let dropped = self.empty_and_drop_box(hive, box_name, cascade, purge).await;
+        let dropped = self
+            .empty_and_drop_box(hive, box_name, cascade, purge)
+            .await;
         self.leave_hint().await;
         existing(dropped, if_exists)
     }
@@ -95,8 +97,8 @@ impl Catalog {
     /// Hides a live frame. `None` when somebody else was faster.
     async fn begin_drop(&self, entry: &FrameEntry, purge: bool) -> Result<Option<FrameRecord>> {
         let with_data = purge && !entry.attached;
-        self.change(|registry| {
-            match registry.apply_begin_drop(&entry.name, entry.id, with_data) {
+        self.change(
+            |registry| match registry.apply_begin_drop(&entry.name, entry.id, with_data) {
                 Ok(next) => {
                     let record = next.frame(&entry.name)?.1.clone();
                     Ok(Step::Write(next, Some(record)))
@@ -104,8 +106,8 @@ impl Catalog {
                 Err(Refusal::WrongState { .. }) => Ok(Step::Done(None)),
                 Err(refusal) if is_gone(&refusal) => Ok(Step::Done(None)),
                 Err(refusal) => Err(refusal),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -134,9 +136,8 @@ impl Catalog {
             let base = match ledger.load().await {
                 Ok(base) => base,
                 Err(
-                    error @ (Error::Corrupt { .. }
-                    | Error::NotFound { .. }
-                    | Error::Unsupported(_)),
+                    error
+                    @ (Error::Corrupt { .. } | Error::NotFound { .. } | Error::Unsupported(_)),
                 ) => {
                     tracing::warn!(frame = %name, %error, "dropped without a marker in its ledger");
                     return Ok(());
@@ -221,10 +222,7 @@ impl Catalog {
             };
             let head = self.head().await?;
             let (hive, _) = head.registry.hive(hive).map_err(refused)?;
-            let (box_name, content) = head
-                .registry
-                .frame_box(hive, box_name)
-                .map_err(refused)?;
+            let (box_name, content) = head.registry.frame_box(hive, box_name).map_err(refused)?;
             let mut is_empty = true;
             for (frame, record) in &content.frames {
                 let name = FrameName::new(hive.clone(), box_name.clone(), frame.clone());
