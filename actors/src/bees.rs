@@ -421,9 +421,4 @@ impl BeesHandle {
             Err(_) => TaskEnd::Lost,
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn address(&self) -> &Address<Message> {
-        &self.address
-    }
 }

@@ -407,11 +407,6 @@ impl LedgerHandle {
         let observed = self.address.call(self.deadline, |reply| Message::Observe { reply }).await;
         observed.map_err(|error| error.into_error(self.address.name()))
     }
-
-    #[cfg(test)]
-    pub(crate) fn address(&self) -> &Address<Message> {
-        &self.address
-    }
 }
 
 #[async_trait]

@@ -347,6 +347,26 @@ impl Node {
     }
 }
 
+#[cfg(test)]
+impl Node {
+    pub(crate) fn census(&self) -> &crate::mailbox::Census {
+        &self.inner.tree.census
+    }
+
+    pub(crate) fn kill_ledger(&self) {
+        if let Some(ledger) = self.inner.tree.ledger.instance() {
+            ledger.kill();
+        }
+    }
+
+    /// Kills what drives the running statements, and nothing else.
+    pub(crate) fn kill_statements(&self) {
+        if let Some(planner) = self.inner.tree.planner.instance() {
+            planner.get_cell().get_children().iter().for_each(ractor::ActorCell::kill);
+        }
+    }
+}
+
 /// A driver that ended without a word, before it changed anything.
 fn lost() -> Error {
     Error::Busy {

@@ -58,7 +58,7 @@ async fn dropping_a_task_frees_its_bees_and_its_memory_at_once() {
     let held = bees.clone();
     let task = tokio::spawn(async move {
         let work = move |chamber: Chamber| async move {
-            let mut memory = MemoryConsumer::new("operator").register(&chamber.runtime.memory_pool);
+            let memory = MemoryConsumer::new("operator").register(&chamber.runtime.memory_pool);
             memory.try_grow(1 << 20)?;
             begin.notify_one();
             pending::<()>().await;

@@ -188,7 +188,8 @@ impl Catalog {
             .max()
             .map(|(_, key)| key);
         keys.retain(|key| Some(key) != marker.as_ref());
-        futures::stream::iter(keys.iter().map(|key| self.meadow.delete(key)))
+        let deletes = keys.into_iter().map(|key| async move { self.meadow.delete(&key).await });
+        futures::stream::iter(deletes)
             .buffer_unordered(DELETES_MAX)
             .try_collect::<()>()
             .await?;
