@@ -16,29 +16,9 @@ pub struct Cell {
     pub add: Add,
     /// Rows by the statistics, before deletion vectors; `None` when a foreign writer left them out.
     pub rows: Option<u64>,
-    /// The decoded path where it differs from `add.path`.
-    decoded: Option<Box<str>>,
 }
 
 impl Cell {
-    /// Refuses a path that leaves the location.
-    pub fn new(add: Add) -> Result<Self, PathError> {
-        let decoded = decode_path(&add.path)?;
-        let decoded = (decoded != add.path).then(|| decoded.into_boxed_str());
-        let rows = add.stats.as_deref().and_then(Statistics::parse_row_count);
-        Ok(Self { add, rows, decoded })
-    }
-
-    /// The physical path below the frame's location, decoded.
-    pub fn path(&self) -> &str {
-        self.decoded.as_deref().unwrap_or(&self.add.path)
-    }
-
-    /// The key in the meadow.
-    pub fn key(&self, location: &str) -> String {
-        format!("{location}/{}", self.path())
-    }
-
     pub fn size_bytes(&self) -> u64 {
         u64::try_from(self.add.size).unwrap_or(0)
     }
@@ -46,9 +26,37 @@ impl Cell {
     /// Rows that the deletion vector leaves; `None` when they are not known.
     pub fn live_rows(&self) -> Option<u64> {
         match &self.add.deletion_vector {
-            Some(vector) => self.rows?.checked_sub(u64::try_from(vector.cardinality).ok()?),
+            Some(vector) => self
+                .rows?
+                .checked_sub(u64::try_from(vector.cardinality).ok()?),
             None => self.rows,
         }
+    }
+}
+
+/// A cell as a snapshot keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub cell: Arc<Cell>,
+    /// The decoded path where it differs from `add.path`.
+    decoded: Option<Arc<str>>,
+}
+
+impl Live {
+    /// Refuses a path that leaves the location.
+    pub fn new(add: Add) -> Result<Self, PathError> {
+        let decoded = decode_path(&add.path)?;
+        let decoded = (decoded != add.path).then(|| decoded.into());
+        let rows = add.stats.as_deref().and_then(Statistics::parse_row_count);
+        Ok(Self {
+            cell: Arc::new(Cell { add, rows }),
+            decoded,
+        })
+    }
+
+    /// The physical path below the frame's location, decoded.
+    pub fn path(&self) -> &str {
+        self.decoded.as_deref().unwrap_or(&self.cell.add.path)
     }
 }
 
@@ -62,8 +70,13 @@ pub(super) struct Tombstone {
 impl Tombstone {
     /// A path that does not decode names no cell of ours; it is kept as it is written.
     pub fn new(remove: Remove) -> Self {
-        let decoded = decode_path(&remove.path).ok().filter(|decoded| *decoded != remove.path);
-        Self { remove, decoded: decoded.map(String::into_boxed_str) }
+        let decoded = decode_path(&remove.path)
+            .ok()
+            .filter(|decoded| *decoded != remove.path);
+        Self {
+            remove,
+            decoded: decoded.map(String::into_boxed_str),
+        }
     }
 
     /// By the protocol, absence means "long ago".
@@ -90,28 +103,22 @@ pub(super) trait Keyed {
     fn key_ref(&self) -> KeyRef<'_>;
 }
 
-impl Keyed for Cell {
+impl Keyed for Live {
     fn key_ref(&self) -> KeyRef<'_> {
-        KeyRef::new(self.path(), self.add.deletion_vector.as_ref())
+        KeyRef::new(self.path(), self.cell.add.deletion_vector.as_ref())
     }
 }
 
-impl Keyed for Tombstone {
+impl Keyed for Arc<Tombstone> {
     fn key_ref(&self) -> KeyRef<'_> {
         let path = self.decoded.as_deref().unwrap_or(&self.remove.path);
         KeyRef::new(path, self.remove.deletion_vector.as_ref())
     }
 }
 
-/// A shared value that is ordered by its key, so that sets hold one pointer an entry.
-#[derive(Debug)]
-pub(super) struct ByKey<T>(pub Arc<T>);
-
-impl<T> Clone for ByKey<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
+/// A value that is ordered by its key.
+#[derive(Clone, Debug)]
+pub(super) struct ByKey<T>(pub T);
 
 impl<T: Keyed> PartialEq for ByKey<T> {
     fn eq(&self, other: &Self) -> bool {

@@ -10,8 +10,8 @@ use super::replay::Replay;
 use crate::error::{Error, Result};
 use apiary_protocol::delta::features::check_readable;
 use apiary_protocol::delta::{
-    Action, Add, DeletionVector, DomainMetadata, Format, Metadata, Protocol, Remove, StringMap, Txn,
-    crc32,
+    Action, Add, DeletionVector, DomainMetadata, Format, Metadata, Protocol, Remove, StringMap,
+    Txn, crc32,
 };
 use arrow::array::{
     Array, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, MapArray, RecordBatch,
@@ -52,9 +52,13 @@ fn read_parts(location: &str, version: u64, parts: &[(String, Bytes)]) -> Result
     for (key, bytes) in parts {
         let seal = check_seal(bytes).map_err(|reason| Error::corrupt(key, reason))?;
         announced = seal.action_count.or(announced);
-        seal.timestamp_ms.into_iter().for_each(|timestamp| replay.raise_timestamp(timestamp));
-        for_each_batch(bytes, &["protocol", "metaData"], |batch| read_head(batch, &mut head))
-            .map_err(|reason| Error::corrupt(key, reason))?;
+        seal.timestamp_ms
+            .into_iter()
+            .for_each(|timestamp| replay.raise_timestamp(timestamp));
+        for_each_batch(bytes, &["protocol", "metaData"], |batch| {
+            read_head(batch, &mut head)
+        })
+        .map_err(|reason| Error::corrupt(key, reason))?;
     }
     let first_key = parts.first().map_or(location, |(key, _)| key);
     check_features(location, &head).map_err(|error| match error {
@@ -65,11 +69,15 @@ fn read_parts(location: &str, version: u64, parts: &[(String, Bytes)]) -> Result
     let applied = replay.apply_checkpoint(version, head);
     applied.map_err(|reason| Error::corrupt(first_key, reason))?;
     for (key, bytes) in parts {
-        for_each_batch(bytes, &["txn", "domainMetadata", "remove", "add"], |batch| {
-            let actions = read_body(batch)?;
-            found += actions.len();
-            replay.apply_checkpoint(version, actions)
-        })
+        for_each_batch(
+            bytes,
+            &["txn", "domainMetadata", "remove", "add"],
+            |batch| {
+                let actions = read_body(batch)?;
+                found += actions.len();
+                replay.apply_checkpoint(version, actions)
+            },
+        )
         .map_err(|reason| Error::corrupt(key, reason))?;
     }
     match announced {
@@ -91,7 +99,9 @@ fn check_features(location: &str, head: &[Action]) -> Result<(), Option<Error>> 
         Action::MetaData(metadata) => Some(metadata),
         _ => None,
     });
-    let (Some(protocol), Some(metadata)) = (protocol, metadata) else { return Err(None) };
+    let (Some(protocol), Some(metadata)) = (protocol, metadata) else {
+        return Err(None);
+    };
     check_readable(protocol, metadata)
         .map_err(|error| Some(Error::Unsupported(format!("{error} (table {location})"))))
 }
@@ -118,17 +128,25 @@ fn check_seal(bytes: &Bytes) -> Result<Seal, String> {
         return Ok(Seal::default());
     }
     let number = |key: &str| values.get(key).and_then(|value| value.parse::<i64>().ok());
-    let (Some(sealed_bytes), Some(checksum), Some(count), Some(timestamp_ms)) =
-        (number(SEALED_BYTES), number(CHECKSUM), number(ACTION_COUNT), number(TIMESTAMP_MS))
-    else {
+    let (Some(sealed_bytes), Some(checksum), Some(count), Some(timestamp_ms)) = (
+        number(SEALED_BYTES),
+        number(CHECKSUM),
+        number(ACTION_COUNT),
+        number(TIMESTAMP_MS),
+    ) else {
         return Err("half of its seal is missing".into());
     };
-    let sealed = usize::try_from(sealed_bytes).ok().and_then(|end| bytes.get(..end));
+    let sealed = usize::try_from(sealed_bytes)
+        .ok()
+        .and_then(|end| bytes.get(..end));
     if sealed.map(|sealed| i64::from(crc32(sealed))) != Some(checksum) {
         return Err("its pages do not match its checksum".into());
     }
     let action_count = u64::try_from(count).map_err(|_| "its action count is negative")?;
-    Ok(Seal { action_count: Some(action_count), timestamp_ms: Some(timestamp_ms) })
+    Ok(Seal {
+        action_count: Some(action_count),
+        timestamp_ms: Some(timestamp_ms),
+    })
 }
 
 fn open(bytes: &Bytes) -> Result<ParquetRecordBatchReaderBuilder<Bytes>, String> {
@@ -149,10 +167,15 @@ fn for_each_batch(
         let path = column.path().parts();
         // The `_parsed` twins repeat what the maps and texts beside them say.
         let is_twin = path.get(1).is_some_and(|name| name.ends_with("_parsed"));
-        path.first().is_some_and(|name| columns.contains(&name.as_str())) && !is_twin
+        path.first()
+            .is_some_and(|name| columns.contains(&name.as_str()))
+            && !is_twin
     });
     let mask = ProjectionMask::leaves(schema, leaves);
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+    let reader = builder
+        .with_projection(mask)
+        .with_batch_size(BATCH_ROWS)
+        .build();
     for batch in reader.map_err(|error| error.to_string())? {
         visit(&batch.map_err(|error| error.to_string())?)?;
     }
@@ -161,7 +184,10 @@ fn for_each_batch(
 
 fn read_head(batch: &RecordBatch, actions: &mut Vec<Action>) -> Result<(), String> {
     if let Some(rows) = Rows::of(batch, "protocol")? {
-        let (reader, writer) = (rows.longs("minReaderVersion")?, rows.longs("minWriterVersion")?);
+        let (reader, writer) = (
+            rows.longs("minReaderVersion")?,
+            rows.longs("minWriterVersion")?,
+        );
         let reader_features = rows.lists("readerFeatures")?;
         let writer_features = rows.lists("writerFeatures")?;
         for row in rows.valid() {
@@ -190,7 +216,10 @@ fn read_head(batch: &RecordBatch, actions: &mut Vec<Action>) -> Result<(), Strin
                     provider: format.need(format.texts("provider")?.text(row), "provider")?,
                     options: format.maps("options")?.get(row)?.unwrap_or_default(),
                 },
-                None => Format { provider: "parquet".into(), options: StringMap::new() },
+                None => Format {
+                    provider: "parquet".into(),
+                    options: StringMap::new(),
+                },
             };
             actions.push(Action::MetaData(Metadata {
                 id: rows.need(id.text(row), "id")?,
@@ -238,7 +267,9 @@ fn read_body(batch: &RecordBatch) -> Result<Vec<Action>, String> {
 }
 
 fn read_removes(batch: &RecordBatch, actions: &mut Vec<Action>) -> Result<(), String> {
-    let Some(rows) = Rows::of(batch, "remove")? else { return Ok(()) };
+    let Some(rows) = Rows::of(batch, "remove")? else {
+        return Ok(());
+    };
     let (path, deleted_at) = (rows.texts("path")?, rows.longs("deletionTimestamp")?);
     let (extended, size) = (rows.flags("extendedFileMetadata")?, rows.longs("size")?);
     let (partition_values, vectors) = (rows.maps("partitionValues")?, Vectors::of(&rows)?);
@@ -257,11 +288,16 @@ fn read_removes(batch: &RecordBatch, actions: &mut Vec<Action>) -> Result<(), St
 }
 
 fn read_adds(batch: &RecordBatch, actions: &mut Vec<Action>) -> Result<(), String> {
-    let Some(rows) = Rows::of(batch, "add")? else { return Ok(()) };
+    let Some(rows) = Rows::of(batch, "add")? else {
+        return Ok(());
+    };
     let (path, size) = (rows.texts("path")?, rows.longs("size")?);
     let (modified, stats) = (rows.longs("modificationTime")?, rows.texts("stats")?);
     let (partition_values, tags) = (rows.maps("partitionValues")?, rows.maps("tags")?);
-    let (row_id, row_version) = (rows.longs("baseRowId")?, rows.longs("defaultRowCommitVersion")?);
+    let (row_id, row_version) = (
+        rows.longs("baseRowId")?,
+        rows.longs("defaultRowCommitVersion")?,
+    );
     let (clustering, vectors) = (rows.texts("clusteringProvider")?, Vectors::of(&rows)?);
     for row in rows.valid() {
         actions.push(Action::Add(Add {
@@ -292,7 +328,9 @@ impl<'a> Rows<'a> {
     fn of(batch: &'a RecordBatch, kind: &'static str) -> Result<Option<Self>, String> {
         match batch.column_by_name(kind) {
             Some(column) => {
-                let array = column.as_struct_opt().ok_or(format!("{kind} is no struct"))?;
+                let array = column
+                    .as_struct_opt()
+                    .ok_or(format!("{kind} is no struct"))?;
                 Ok(Some(Self { array, kind }))
             }
             None => Ok(None),
@@ -356,7 +394,9 @@ struct Texts<'a>(Option<&'a StringArray>);
 
 impl Texts<'_> {
     fn text(&self, row: usize) -> Option<String> {
-        self.0.filter(|array| array.is_valid(row)).map(|array| array.value(row).to_string())
+        self.0
+            .filter(|array| array.is_valid(row))
+            .map(|array| array.value(row).to_string())
     }
 }
 
@@ -364,7 +404,9 @@ struct Flags<'a>(Option<&'a BooleanArray>);
 
 impl Flags<'_> {
     fn get(&self, row: usize) -> Option<bool> {
-        self.0.filter(|array| array.is_valid(row)).map(|array| array.value(row))
+        self.0
+            .filter(|array| array.is_valid(row))
+            .map(|array| array.value(row))
     }
 }
 
@@ -389,15 +431,22 @@ struct Maps<'a>(Option<&'a MapArray>);
 
 impl Maps<'_> {
     fn get(&self, row: usize) -> Result<Option<StringMap>, String> {
-        let Some(map) = self.0.filter(|map| map.is_valid(row)) else { return Ok(None) };
-        let (keys, values) = (map.keys().as_string_opt::<i32>(), map.values().as_string_opt::<i32>());
+        let Some(map) = self.0.filter(|map| map.is_valid(row)) else {
+            return Ok(None);
+        };
+        let (keys, values) = (
+            map.keys().as_string_opt::<i32>(),
+            map.values().as_string_opt::<i32>(),
+        );
         let (Some(keys), Some(values)) = (keys, values) else {
             return Err("a map does not hold texts".into());
         };
         let offsets = map.value_offsets();
         let entries = offsets[row] as usize..offsets[row + 1] as usize;
         let pairs = entries.map(|entry| {
-            let value = values.is_valid(entry).then(|| values.value(entry).to_string());
+            let value = values
+                .is_valid(entry)
+                .then(|| values.value(entry).to_string());
             (keys.value(entry), value)
         });
         Ok(Some(pairs.collect()))
@@ -408,9 +457,13 @@ struct Lists<'a>(Option<&'a ListArray>);
 
 impl Lists<'_> {
     fn get(&self, row: usize) -> Result<Option<Vec<String>>, String> {
-        let Some(list) = self.0.filter(|list| list.is_valid(row)) else { return Ok(None) };
+        let Some(list) = self.0.filter(|list| list.is_valid(row)) else {
+            return Ok(None);
+        };
         let values = list.value(row);
-        let texts = values.as_string_opt::<i32>().ok_or("a list does not hold texts")?;
+        let texts = values
+            .as_string_opt::<i32>()
+            .ok_or("a list does not hold texts")?;
         Ok(Some(texts.iter().flatten().map(str::to_string).collect()))
     }
 }
@@ -422,7 +475,9 @@ struct Vectors<'a> {
 
 impl<'a> Vectors<'a> {
     fn of(parent: &Rows<'a>) -> Result<Self, String> {
-        Ok(Self { rows: parent.inner("deletionVector", "deletionVector")? })
+        Ok(Self {
+            rows: parent.inner("deletionVector", "deletionVector")?,
+        })
     }
 
     fn get(&self, row: usize) -> Result<Option<DeletionVector>, String> {
@@ -435,7 +490,8 @@ impl<'a> Vectors<'a> {
         };
         Ok(Some(DeletionVector {
             storage_type: rows.need(rows.texts("storageType")?.text(row), "storageType")?,
-            path_or_inline_dv: rows.need(rows.texts("pathOrInlineDv")?.text(row), "pathOrInlineDv")?,
+            path_or_inline_dv: rows
+                .need(rows.texts("pathOrInlineDv")?.text(row), "pathOrInlineDv")?,
             offset: int("offset")?,
             size_in_bytes: rows.need(int("sizeInBytes")?, "sizeInBytes")?,
             cardinality: rows.need(rows.longs("cardinality")?.get(row), "cardinality")?,

@@ -45,9 +45,14 @@ impl Ledger {
         let key = keys::checkpoint(&self.location, snapshot.version);
         let owned = snapshot.clone();
         let encoded = self.host.blocking.call(move || encode(&owned)).await;
-        let encoded = encoded.map_err(|source| Error::Io { path: key.clone(), source })?;
-        let (bytes, action_count) =
-            encoded.map_err(|source| Error::Other { what: format!("encoding {key}"), source })?;
+        let encoded = encoded.map_err(|source| Error::Io {
+            path: key.clone(),
+            source,
+        })?;
+        let (bytes, action_count) = encoded.map_err(|source| Error::Other {
+            what: format!("encoding {key}"),
+            source,
+        })?;
         let hint = Hint {
             version: snapshot.version,
             size: action_count,
@@ -56,11 +61,17 @@ impl Ledger {
         };
         self.meadow.put(&key, bytes.into()).await?;
         // A hint that is older than the one before would only make readers read more.
-        if self.read_hint().await?.is_some_and(|known| known.version >= hint.version) {
+        if self
+            .read_hint()
+            .await?
+            .is_some_and(|known| known.version >= hint.version)
+        {
             return Ok(());
         }
         let body = serde_json::to_vec(&hint).map_err(|error| Error::Bug(error.to_string()))?;
-        self.meadow.put(&keys::last_checkpoint(&self.location), body.into()).await
+        self.meadow
+            .put(&keys::last_checkpoint(&self.location), body.into())
+            .await
     }
 }
 
@@ -75,8 +86,9 @@ pub(super) fn encode(snapshot: &Snapshot) -> Result<(Vec<u8>, i64), EncodeError>
         .set_offset_index_disabled(true)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
-    let mut decoder =
-        arrow::json::ReaderBuilder::new(schema).with_batch_size(CHUNK_ACTIONS).build_decoder()?;
+    let mut decoder = arrow::json::ReaderBuilder::new(schema)
+        .with_batch_size(CHUNK_ACTIONS)
+        .build_decoder()?;
     let mut actions = actions(snapshot);
     let mut count = 0;
     loop {
@@ -112,13 +124,27 @@ fn actions(snapshot: &Snapshot) -> impl Iterator<Item = Action> {
         Action::MetaData((*snapshot.metadata).clone()),
     ];
     let txns = snapshot.txns.values().map(|txn| Action::Txn(txn.clone()));
-    let domains = snapshot.domains.values().map(|domain| Action::DomainMetadata(domain.clone()));
+    let domains = snapshot
+        .domains
+        .values()
+        .map(|domain| Action::DomainMetadata(domain.clone()));
     let removes = snapshot.retained_tombstones().map(|tombstone| {
-        Action::Remove(Remove { data_change: false, ..tombstone.remove.clone() })
+        Action::Remove(Remove {
+            data_change: false,
+            ..tombstone.remove.clone()
+        })
     });
-    let adds =
-        snapshot.cells().map(|cell| Action::Add(Add { data_change: false, ..cell.add.clone() }));
-    head.into_iter().chain(txns).chain(domains).chain(removes).chain(adds)
+    let adds = snapshot.cells().map(|cell| {
+        Action::Add(Add {
+            data_change: false,
+            ..cell.add.clone()
+        })
+    });
+    head.into_iter()
+        .chain(txns)
+        .chain(domains)
+        .chain(removes)
+        .chain(adds)
 }
 
 fn schema() -> SchemaRef {
@@ -204,7 +230,10 @@ fn structure(fields: Vec<Field>) -> DataType {
 }
 
 fn map() -> DataType {
-    let entry = vec![required("key", DataType::Utf8), optional("value", DataType::Utf8)];
+    let entry = vec![
+        required("key", DataType::Utf8),
+        optional("value", DataType::Utf8),
+    ];
     DataType::Map(Arc::new(required("key_value", structure(entry))), false)
 }
 

@@ -46,7 +46,9 @@ impl Ledger {
             fail_pending(&mut members, error);
         }
         let results = members.into_iter().map(|member| {
-            member.result.unwrap_or_else(|| Err(Error::Bug("a commit was left undecided".into())))
+            member
+                .result
+                .unwrap_or_else(|| Err(Error::Bug("a commit was left undecided".into())))
         });
         (results.collect(), current)
     }
@@ -68,7 +70,10 @@ impl Ledger {
             };
             if self.host.clock.monotonic().saturating_sub(started) > self.deadline {
                 let what = format!("{} is too busy to commit to", self.location);
-                return Err(Error::Busy { what, retry_after: Duration::from_secs(1) });
+                return Err(Error::Busy {
+                    what,
+                    retry_after: Duration::from_secs(1),
+                });
             }
             match self.try_round(current, members, round).await? {
                 None => lost_count = 0,
@@ -117,7 +122,10 @@ impl Ledger {
                 }
                 // The others were not tried. Nor can they be now: the version may be taken.
                 let what = format!("the log of {} does not answer", self.location);
-                Err(Error::Busy { what, retry_after: Duration::from_secs(1) })
+                Err(Error::Busy {
+                    what,
+                    retry_after: Duration::from_secs(1),
+                })
             }
             Err(error) => Err(error),
         }
@@ -155,14 +163,18 @@ impl Ledger {
 
     /// Lets members meet what was committed between the snapshot they read and the one we start from.
     async fn catch_up(&self, current: &mut Arc<Snapshot>, members: &mut [Member]) -> Result<()> {
-        let newest_read = members.iter().filter_map(|member| member.intent.read_version).max();
+        let newest_read = members
+            .iter()
+            .filter_map(|member| member.intent.read_version)
+            .max();
         if newest_read.is_some_and(|version| version > current.version) {
             *current = self.follow(current).await?;
         }
         for index in 0..members.len() {
             members[index].find_in(current);
             if let Some(since) = members[index].intent.read_version {
-                self.meet_since(since, current, &mut members[index..=index]).await?;
+                self.meet_since(since, current, &mut members[index..=index])
+                    .await?;
             }
         }
         Ok(())
@@ -176,12 +188,19 @@ impl Ledger {
         current: &Arc<Snapshot>,
         members: &mut [Member],
     ) -> Result<()> {
-        let remembered = current.recent.front().map_or(current.version + 1, |f| f.version);
+        let remembered = current
+            .recent
+            .front()
+            .map_or(current.version + 1, |f| f.version);
         for version in since + 1..remembered.min(current.version + 1) {
             let footprint = Footprint::of(version, &self.read_known_commit(version).await?);
             meet(&footprint, current, members);
         }
-        for footprint in current.recent.iter().filter(|footprint| footprint.version > since) {
+        for footprint in current
+            .recent
+            .iter()
+            .filter(|footprint| footprint.version > since)
+        {
             meet(footprint, current, members);
         }
         Ok(())

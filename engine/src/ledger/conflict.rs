@@ -26,13 +26,13 @@ pub(super) struct Footprint {
     /// A cell with new data, unless the commit is a blind append.
     added: Option<String>,
     /// Removed cells, shared with the snapshot.
-    removed: Vec<ByKey<Tombstone>>,
+    removed: Vec<ByKey<Arc<Tombstone>>>,
     app_ids: Vec<String>,
 }
 
 impl Footprint {
     /// `removed` are the commit's removes in the form that the snapshot keeps.
-    pub fn new(version: u64, commit: &Commit, removed: Vec<ByKey<Tombstone>>) -> Self {
+    pub fn new(version: u64, commit: &Commit, removed: Vec<ByKey<Arc<Tombstone>>>) -> Self {
         let mut footprint = Self {
             version,
             ids: commit.ids.clone(),
@@ -94,9 +94,10 @@ pub(super) struct Dependencies {
 impl Dependencies {
     pub fn of(intent: &Intent) -> Self {
         let cells = match &intent.reads {
-            Reads::Cells(cells) => {
-                cells.iter().map(|(path, vector)| (decoded(path), vector.clone())).collect()
-            }
+            Reads::Cells(cells) => cells
+                .iter()
+                .map(|(path, vector)| (decoded(path), vector.clone()))
+                .collect(),
             _ => BTreeSet::new(),
         };
         let removes = intent.actions.iter().filter_map(|action| match action {
@@ -133,24 +134,35 @@ impl Dependencies {
             return Err(Conflict::MetadataChanged { version });
         }
         for ByKey(removed) in &winner.removed {
-            let vector = removed.remove.deletion_vector.as_ref().map(DeletionVector::unique_id);
+            let vector = removed
+                .remove
+                .deletion_vector
+                .as_ref()
+                .map(DeletionVector::unique_id);
             let identity = (removed.key_ref().path.to_string(), vector);
             let read = self.reads_everything || self.cells.contains(&identity);
             if self.removes.contains(&identity) || (removed.remove.data_change && read) {
-                return Err(Conflict::ConcurrentDelete { version, path: identity.0 });
+                return Err(Conflict::ConcurrentDelete {
+                    version,
+                    path: identity.0,
+                });
             }
         }
         // What only rearranges rows does not care for new ones.
         match &winner.added {
             Some(path) if self.reads_anything && self.changes_data => {
-                return Err(Conflict::ConcurrentAppend { version, path: path.clone() });
+                return Err(Conflict::ConcurrentAppend {
+                    version,
+                    path: path.clone(),
+                });
             }
             _ => {}
         }
         match &self.app_id {
-            Some(app_id) if winner.app_ids.contains(app_id) => {
-                Err(Conflict::Transaction { version, app_id: app_id.clone() })
-            }
+            Some(app_id) if winner.app_ids.contains(app_id) => Err(Conflict::Transaction {
+                version,
+                app_id: app_id.clone(),
+            }),
             _ => Ok(()),
         }
     }

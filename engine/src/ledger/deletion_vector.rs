@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::store::Meadow;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{DeletionVector, crc32};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
@@ -30,10 +29,16 @@ pub async fn read_deletion_vector(
     vector: &DeletionVector,
 ) -> Result<RoaringTreemap> {
     let id = vector.unique_id();
-    let name = format!("deletion vector {} of {location}", id.get(..80).unwrap_or(&id));
+    let name = format!(
+        "deletion vector {} of {location}",
+        id.get(..80).unwrap_or(&id)
+    );
     let corrupt = |reason: String| Error::corrupt(&name, reason);
     if !(0..=VECTOR_BYTES_MAX).contains(&vector.size_in_bytes) {
-        return Err(corrupt(format!("its size is {} bytes", vector.size_in_bytes)));
+        return Err(corrupt(format!(
+            "its size is {} bytes",
+            vector.size_in_bytes
+        )));
     }
     let bitmap = match vector.storage_type.as_str() {
         "i" => {
@@ -41,7 +46,10 @@ pub async fn read_deletion_vector(
             let size = vector.size_in_bytes as usize;
             // Inline vectors are padded to whole groups of four bytes.
             if bytes.len() < size || bytes.len() - size > 3 {
-                return Err(corrupt(format!("{} bytes where {size} must be", bytes.len())));
+                return Err(corrupt(format!(
+                    "{} bytes where {size} must be",
+                    bytes.len()
+                )));
             }
             bytes.truncate(size);
             bytes
@@ -59,23 +67,41 @@ pub async fn read_deletion_vector(
     let rows = parse(&bitmap).map_err(corrupt)?;
     match u64::try_from(vector.cardinality) {
         Ok(expected) if expected == rows.len() => Ok(rows),
-        _ => Err(corrupt(format!("it marks {} rows and not {}", rows.len(), vector.cardinality))),
+        _ => Err(corrupt(format!(
+            "it marks {} rows and not {}",
+            rows.len(),
+            vector.cardinality
+        ))),
     }
 }
 
 /// `{prefix}/deletion_vector_{uuid}.bin` of a random prefix, which may be empty, and an encoded UUID.
 fn relative_path(encoded: &str) -> Result<String, String> {
-    let split = encoded.len().checked_sub(20).filter(|at| encoded.is_char_boundary(*at));
+    let split = encoded
+        .len()
+        .checked_sub(20)
+        .filter(|at| encoded.is_char_boundary(*at));
     let (prefix, uuid) = encoded.split_at(split.ok_or("its path is too short")?);
     let bytes = <[u8; 16]>::try_from(z85(uuid)?).map_err(|_| "its path holds no UUID")?;
     let name = format!("deletion_vector_{}.bin", hyphenated(bytes));
-    let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+    let path = if prefix.is_empty() {
+        name
+    } else {
+        format!("{prefix}/{name}")
+    };
     decode_path(&path).map_err(|error| error.to_string())
 }
 
 fn hyphenated(bytes: [u8; 16]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// An absolute path is followed only when it leads into the frame's own location.
@@ -83,7 +109,12 @@ fn path_under(meadow: &Meadow, location: &str, absolute: &str) -> Result<String,
     let root = meadow.label().trim_end_matches('/');
     let inside = [root, root.strip_prefix("file://").unwrap_or(root)]
         .into_iter()
-        .find_map(|root| absolute.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(location));
+        .find_map(|root| {
+            absolute
+                .strip_prefix(root)?
+                .strip_prefix('/')?
+                .strip_prefix(location)
+        });
     let inside = inside.and_then(|rest| rest.strip_prefix('/'));
     let inside = inside.ok_or("its absolute path is not inside the frame's location")?;
     decode_path(inside).map_err(|error| error.to_string())
@@ -99,7 +130,11 @@ async fn read_file(meadow: &Meadow, key: &str, vector: &DeletionVector) -> Resul
     let read = meadow.object_store().get_ranges(&path, &ranges).await;
     let parts = read.map_err(|source| match source {
         object_store::Error::NotFound { .. } => corrupt("it is missing and a cell refers to it"),
-        source => Error::Store { action: "reading", key: key.into(), source },
+        source => Error::Store {
+            action: "reading",
+            key: key.into(),
+            source,
+        },
     })?;
     let [version, framed] = parts.as_slice() else {
         return Err(corrupt("it is shorter than it must be"));
@@ -109,7 +144,11 @@ async fn read_file(meadow: &Meadow, key: &str, vector: &DeletionVector) -> Resul
     }
     let framed = framed.split_first_chunk::<4>().and_then(|(head, rest)| {
         let (bitmap, tail) = rest.split_last_chunk::<4>()?;
-        Some((u64::from(u32::from_be_bytes(*head)), bitmap, u32::from_be_bytes(*tail)))
+        Some((
+            u64::from(u32::from_be_bytes(*head)),
+            bitmap,
+            u32::from_be_bytes(*tail),
+        ))
     });
     match framed {
         Some((announced, bitmap, checksum))
@@ -167,8 +206,16 @@ mod tests {
     fn a_relative_path_is_a_prefix_and_a_uuid() {
         // The example of the protocol's text.
         let path = relative_path("ab^-aqEH.-t@S}K{vb[*k^").unwrap();
-        assert_eq!(path, "ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin");
-        for encoded in ["", "short", "../../..^-aqEH.-t@S}K{vb[*k^", "aé-aqEH.-t@S}K{vb[*k"] {
+        assert_eq!(
+            path,
+            "ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin"
+        );
+        for encoded in [
+            "",
+            "short",
+            "../../..^-aqEH.-t@S}K{vb[*k^",
+            "aé-aqEH.-t@S}K{vb[*k",
+        ] {
             assert!(relative_path(encoded).is_err(), "{encoded}");
         }
     }

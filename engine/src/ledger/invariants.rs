@@ -19,11 +19,11 @@ pub fn check_dense(versions: &[u64]) -> Result<(), String> {
 /// LEDGER-3: no file is live twice, with whatever deletion vectors.
 pub fn check_no_duplicate_cells(snapshot: &Snapshot) -> Result<(), String> {
     let mut previous: Option<&str> = None;
-    for cell in snapshot.cells() {
-        if previous == Some(cell.path()) {
-            return Err(format!("{} is live twice", cell.path()));
+    for live in &snapshot.cells {
+        if previous == Some(live.0.path()) {
+            return Err(format!("{} is live twice", live.0.path()));
         }
-        previous = Some(cell.path());
+        previous = Some(live.0.path());
     }
     Ok(())
 }
@@ -34,13 +34,21 @@ pub fn check_totals(snapshot: &Snapshot) -> Result<(), String> {
     snapshot.cells().for_each(|cell| totals.count(cell));
     match totals == snapshot.totals {
         true => Ok(()),
-        false => Err(format!("the cells sum up to {totals:?} and not to {:?}", snapshot.totals)),
+        false => Err(format!(
+            "the cells sum up to {totals:?} and not to {:?}",
+            snapshot.totals
+        )),
     }
 }
 
 /// LEDGER-1: one version has one content, whatever way it was read.
 pub fn check_same_content(a: &Snapshot, b: &Snapshot) -> Result<(), String> {
-    let differs = |what: &str| Err(format!("versions {} and {}: {what} differ", a.version, b.version));
+    let differs = |what: &str| {
+        Err(format!(
+            "versions {} and {}: {what} differ",
+            a.version, b.version
+        ))
+    };
     if a.version != b.version || a.timestamp_ms != b.timestamp_ms {
         return differs("versions or timestamps");
     }
@@ -61,7 +69,10 @@ pub fn check_same_content(a: &Snapshot, b: &Snapshot) -> Result<(), String> {
         return differs("cells");
     }
     let tombstones = |snapshot: &Snapshot| -> Vec<_> {
-        snapshot.retained_tombstones().map(|tombstone| ByKey(tombstone.clone())).collect()
+        snapshot
+            .retained_tombstones()
+            .map(|tombstone| ByKey(tombstone.clone()))
+            .collect()
     };
     if tombstones(a) != tombstones(b) {
         return differs("tombstones");

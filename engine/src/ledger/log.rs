@@ -38,11 +38,16 @@ impl Listing {
         // By version, then by announced number of parts; the number is the index of the last part.
         let mut parts: BTreeMap<(u64, u32), BTreeMap<u32, String>> = BTreeMap::new();
         for key in keys {
-            let Some(name) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')) else {
+            let Some(name) = key
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('/'))
+            else {
                 continue;
             };
             let pieces: Vec<&str> = name.split('.').collect();
-            let Some(version) = pieces.first().and_then(|text| digits(text, 20)) else { continue };
+            let Some(version) = pieces.first().and_then(|text| digits(text, 20)) else {
+                continue;
+            };
             let part = match pieces.as_slice() {
                 [_, "json"] => {
                     let first = listing.first_commit.get_or_insert(version);
@@ -55,16 +60,25 @@ impl Listing {
                 _ => None,
             };
             if let Some((index, count)) = part {
-                parts.entry((version, count)).or_default().insert(index, key);
+                parts
+                    .entry((version, count))
+                    .or_default()
+                    .insert(index, key);
             }
         }
         for ((version, count), found) in parts {
             let complete = found.len() == count as usize
-                && found.keys().zip(1..).all(|(index, expected)| *index == expected);
+                && found
+                    .keys()
+                    .zip(1..)
+                    .all(|(index, expected)| *index == expected);
             if complete {
                 listing.newest = listing.newest.max(Some(version));
                 // The one in a single object is preferred; it sorts first.
-                listing.checkpoints.entry(version).or_insert(found.into_values().collect());
+                listing
+                    .checkpoints
+                    .entry(version)
+                    .or_insert(found.into_values().collect());
             }
         }
         listing
@@ -74,11 +88,15 @@ impl Listing {
 fn digits(text: &str, count: usize) -> Option<u64> {
     let valid = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     // The protocol's versions are signed.
-    text.parse().ok().filter(|version| valid && i64::try_from(*version).is_ok())
+    text.parse()
+        .ok()
+        .filter(|version| valid && i64::try_from(*version).is_ok())
 }
 
 fn small(text: &str) -> Option<u32> {
-    digits(text, 10).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+    digits(text, 10)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number > 0)
 }
 
 impl Ledger {
@@ -106,8 +124,14 @@ impl Ledger {
         let prefix = keys::log_prefix(&self.location);
         // Sorts before every name of that version.
         let after = format!("{prefix}/{start:020}");
-        let found = self.meadow.list(&prefix, (start > 0).then_some(&after)).await?;
-        Ok(Listing::parse(&prefix, found.into_iter().map(|meta| meta.location.to_string())))
+        let found = self
+            .meadow
+            .list(&prefix, (start > 0).then_some(&after))
+            .await?;
+        Ok(Listing::parse(
+            &prefix,
+            found.into_iter().map(|meta| meta.location.to_string()),
+        ))
     }
 
     async fn load_listed(&self, listing: &Listing, until: Option<u64>) -> Result<Arc<Snapshot>> {
@@ -128,12 +152,20 @@ impl Ledger {
             }
         }
         match (listing.first_commit, damaged) {
-            (Some(0), _) => self.load_rest(Replay::new(&self.location), last, until).await,
+            (Some(0), _) => {
+                self.load_rest(Replay::new(&self.location), last, until)
+                    .await
+            }
             (_, Some(damage)) => Err(damage),
             (first, None) if until.is_some() && (last > newest || Some(last) < first) => {
-                Err(Error::NotFound { what: what(&format!(" at version {last}")) })
+                Err(Error::NotFound {
+                    what: what(&format!(" at version {last}")),
+                })
             }
-            _ => Err(Error::corrupt(self.commit_key(0), "it is missing, and no checkpoint covers it")),
+            _ => Err(Error::corrupt(
+                self.commit_key(0),
+                "it is missing, and no checkpoint covers it",
+            )),
         }
     }
 
@@ -167,10 +199,10 @@ impl Ledger {
     }
 
     async fn load_checkpoint(&self, version: u64, keys: &[String]) -> Result<Replay> {
-        let parts: Vec<(String, Bytes)> = stream::iter(keys)
+        let parts: Vec<(String, Bytes)> = stream::iter(keys.to_vec())
             .map(|key| async move {
-                match self.meadow.get(key).await? {
-                    Some(bytes) => Ok((key.clone(), bytes)),
+                match self.meadow.get(&key).await? {
+                    Some(bytes) => Ok((key, bytes)),
                     None => Err(Error::corrupt(key, "it is listed and missing")),
                 }
             })
@@ -196,7 +228,9 @@ impl Ledger {
     /// The hint when there is a sane one. It is only a hint: damage to it costs a listing.
     pub(super) async fn read_hint(&self) -> Result<Option<Hint>> {
         let key = keys::last_checkpoint(&self.location);
-        let Some(bytes) = self.meadow.get(&key).await? else { return Ok(None) };
+        let Some(bytes) = self.meadow.get(&key).await? else {
+            return Ok(None);
+        };
         let hint = match bytes.len() <= HINT_BYTES_MAX {
             true => serde_json::from_slice::<Hint>(&bytes).ok(),
             false => None,
@@ -218,11 +252,16 @@ impl Ledger {
 
     /// A commit that must be there.
     pub(super) async fn read_known_commit(&self, version: u64) -> Result<Commit> {
-        self.read_commit(version).await?.ok_or_else(|| self.missing(version))
+        self.read_commit(version)
+            .await?
+            .ok_or_else(|| self.missing(version))
     }
 
     fn missing(&self, version: u64) -> Error {
-        Error::corrupt(self.commit_key(version), "it is missing although later versions exist")
+        Error::corrupt(
+            self.commit_key(version),
+            "it is missing although later versions exist",
+        )
     }
 
     /// Probes the next version until it is absent. Reads ahead more and more while it finds some, so

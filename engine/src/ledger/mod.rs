@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use cell::Cell;
 pub use deletion_vector::read_deletion_vector;
-pub use snapshot::{DROPPED, Snapshot};
+pub use snapshot::Snapshot;
 
 /// Why two commits do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

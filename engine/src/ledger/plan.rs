@@ -29,7 +29,12 @@ pub(super) struct Member {
 impl Member {
     pub fn new(intent: Intent) -> Self {
         let dependencies = Dependencies::of(&intent);
-        Self { intent, dependencies, attempts: 0, result: None }
+        Self {
+            intent,
+            dependencies,
+            attempts: 0,
+            result: None,
+        }
     }
 
     pub fn is_pending(&self) -> bool {
@@ -50,7 +55,10 @@ impl Member {
 
     /// Settles an intent that a remembered commit holds: an earlier try of it had landed after all.
     pub fn find_in(&mut self, snapshot: &Arc<Snapshot>) {
-        let found = snapshot.recent.iter().find(|known| known.contains(self.intent.id));
+        let found = snapshot
+            .recent
+            .iter()
+            .find(|known| known.contains(self.intent.id));
         if let Some(version) = found.map(|footprint| footprint.version) {
             self.settle_already(version, snapshot);
         }
@@ -58,8 +66,12 @@ impl Member {
 
     /// Whether the snapshot holds the intent's `txn`.
     fn recorded(&self, snapshot: &Snapshot) -> bool {
-        let Some((app_id, version)) = &self.intent.txn else { return false };
-        snapshot.txn_version(app_id).is_some_and(|known| known >= *version)
+        let Some((app_id, version)) = &self.intent.txn else {
+            return false;
+        };
+        snapshot
+            .txn_version(app_id)
+            .is_some_and(|known| known >= *version)
     }
 
     fn settle_already(&mut self, version: u64, snapshot: &Arc<Snapshot>) {
@@ -81,7 +93,11 @@ impl Member {
     }
 
     fn is_blind_append(&self) -> bool {
-        let adds_only = self.intent.actions.iter().all(|action| matches!(action, Action::Add(_)));
+        let adds_only = self
+            .intent
+            .actions
+            .iter()
+            .all(|action| matches!(action, Action::Add(_)));
         adds_only && !self.intent.replaces_all && matches!(self.intent.reads, Reads::Nothing)
     }
 }
@@ -89,13 +105,22 @@ impl Member {
 /// Whether an intent may become the snapshot's next version.
 fn check(intent: &Intent, snapshot: &Snapshot) -> Result<()> {
     if snapshot.is_dropped() {
-        return Err(Conflict::Dropped { version: snapshot.version }.into());
+        return Err(Conflict::Dropped {
+            version: snapshot.version,
+        }
+        .into());
     }
     check_writable(&snapshot.protocol, &snapshot.metadata).map_err(|error| {
-        Error::Unsupported(format!("writing to a table ({}) with {error}", snapshot.location))
+        Error::Unsupported(format!(
+            "writing to a table ({}) with {error}",
+            snapshot.location
+        ))
     })?;
     let removes_data = intent.replaces_all && snapshot.cell_count() > 0
-        || intent.actions.iter().any(|a| matches!(a, Action::Remove(r) if r.data_change));
+        || intent
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::Remove(r) if r.data_change));
     if removes_data && is_append_only(&snapshot.metadata) {
         return Err(Error::rejected(format!(
             "the table at {} is append-only: unset delta.appendOnly to remove rows",
@@ -133,7 +158,11 @@ fn check(intent: &Intent, snapshot: &Snapshot) -> Result<()> {
 fn check_add(add: &Add, intent: &Intent, snapshot: &Snapshot) -> Result<()> {
     apiary_protocol::delta::paths::decode_path(&add.path)
         .map_err(|error| Error::Bug(error.to_string()))?;
-    if snapshot.cell(&add.path, add.deletion_vector.as_ref()).is_some() && !intent.replaces_all {
+    if snapshot
+        .cell(&add.path, add.deletion_vector.as_ref())
+        .is_some()
+        && !intent.replaces_all
+    {
         let what = format!("cell {} of {}", add.path, snapshot.location);
         return Err(Error::AlreadyExists { what });
     }
@@ -142,7 +171,9 @@ fn check_add(add: &Add, intent: &Intent, snapshot: &Snapshot) -> Result<()> {
         _ => None,
     });
     let columns = columns.unwrap_or(&snapshot.metadata.partition_columns);
-    let all_there = columns.iter().all(|column| add.partition_values.contains_key(column));
+    let all_there = columns
+        .iter()
+        .all(|column| add.partition_values.contains_key(column));
     if !all_there || columns.len() != add.partition_values.len() {
         return Err(Error::Bug(format!(
             "cell {} has partition values for {:?}, and the table at {} is partitioned by {columns:?}",
@@ -172,18 +203,29 @@ pub(super) fn plan_round(
     group_id: CommitId,
 ) -> Result<Option<Round>> {
     let chosen = choose(members);
-    let Some(first) = chosen.first().map(|index| &members[*index]) else { return Ok(None) };
+    let Some(first) = chosen.first().map(|index| &members[*index]) else {
+        return Ok(None);
+    };
     // A frame's timestamps never go backwards, whatever this machine's clock says.
     let timestamp_ms = now_ms.max(snapshot.timestamp_ms.saturating_add(1));
     let mut actions = Vec::new();
     for index in &chosen {
-        push_actions(&members[*index].intent, snapshot, timestamp_ms, &mut actions);
+        push_actions(
+            &members[*index].intent,
+            snapshot,
+            timestamp_ms,
+            &mut actions,
+        );
     }
     let is_group = chosen.len() > 1;
     let ids = || chosen.iter().map(|index| members[*index].intent.id);
     let head = Head {
         id: if is_group { group_id } else { first.intent.id },
-        members: if is_group { ids().collect() } else { Vec::new() },
+        members: if is_group {
+            ids().collect()
+        } else {
+            Vec::new()
+        },
         operation: first.intent.operation.to_string(),
         timestamp_ms,
         is_blind_append: first.is_blind_append(),
@@ -197,14 +239,23 @@ pub(super) fn plan_round(
         is_blind_append: head.is_blind_append,
         ids: all_ids.map(|id| id.to_string()).collect(),
     };
-    Ok(Some(Round { members: chosen, commit, body: body.into() }))
+    Ok(Some(Round {
+        members: chosen,
+        commit,
+        body: body.into(),
+    }))
 }
 
 /// The first pending member, and, when it is a blind append, the blind appends that follow it with
 /// no application or cell in common: the protocol knows one `txn` per application and commit.
 fn choose(members: &[Member]) -> Vec<usize> {
-    let mut pending = members.iter().enumerate().filter(|(_, member)| member.is_pending());
-    let Some((first, member)) = pending.next() else { return Vec::new() };
+    let mut pending = members
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| member.is_pending());
+    let Some((first, member)) = pending.next() else {
+        return Vec::new();
+    };
     let mut chosen = vec![first];
     if !member.is_blind_append() {
         return chosen;
@@ -226,10 +277,14 @@ fn choose(members: &[Member]) -> Vec<usize> {
 }
 
 fn add_paths(member: &Member) -> impl Iterator<Item = &str> {
-    member.intent.actions.iter().filter_map(|action| match action {
-        Action::Add(add) => Some(add.path.as_str()),
-        _ => None,
-    })
+    member
+        .intent
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Add(add) => Some(add.path.as_str()),
+            _ => None,
+        })
 }
 
 fn push_actions(
@@ -259,13 +314,19 @@ fn push_actions(
         });
         actions.extend(removes);
     }
-    actions.extend(intent.actions.iter().cloned().filter_map(|action| match action {
-        // Planned again above.
-        Action::Remove(_) if intent.replaces_all => None,
-        Action::Remove(remove) => Some(Action::Remove(Remove {
-            deletion_timestamp: remove.deletion_timestamp.or(Some(timestamp_ms)),
-            ..remove
-        })),
-        action => Some(action),
-    }));
+    actions.extend(
+        intent
+            .actions
+            .iter()
+            .cloned()
+            .filter_map(|action| match action {
+                // Planned again above.
+                Action::Remove(_) if intent.replaces_all => None,
+                Action::Remove(remove) => Some(Action::Remove(Remove {
+                    deletion_timestamp: remove.deletion_timestamp.or(Some(timestamp_ms)),
+                    ..remove
+                })),
+                action => Some(action),
+            }),
+    );
 }

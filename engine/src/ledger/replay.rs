@@ -2,14 +2,16 @@
 //!
 //! Invariant: the result depends on the commits alone, not on where the replay started.
 
-use super::cell::{ByKey, Cell, KeyRef, Keyed, Tombstone};
+use super::cell::{ByKey, KeyRef, Keyed, Live, Tombstone};
 use super::conflict::Footprint;
 use super::snapshot::{Snapshot, Totals, tombstone_retention_ms};
 use crate::error::{Error, Result};
 use crate::schema::FrameSchema;
 use apiary_protocol::delta::commit::Commit;
 use apiary_protocol::delta::features::check_readable;
-use apiary_protocol::delta::{Action, Add, DomainMetadata, Metadata, Protocol, Remove, StringMap, Txn};
+use apiary_protocol::delta::{
+    Action, Add, DomainMetadata, Metadata, Protocol, Remove, StringMap, Txn,
+};
 use apiary_protocol::keys;
 use imbl::{OrdMap, OrdSet, Vector};
 use std::collections::BTreeSet;
@@ -32,8 +34,8 @@ pub(super) struct Replay {
     /// Of `metadata`, when it is known.
     schema: Option<Arc<FrameSchema>>,
     timestamp_ms: i64,
-    cells: OrdSet<ByKey<Cell>>,
-    tombstones: OrdSet<ByKey<Tombstone>>,
+    cells: OrdSet<ByKey<Live>>,
+    tombstones: OrdSet<ByKey<Arc<Tombstone>>>,
     txns: OrdMap<String, Txn>,
     domains: OrdMap<String, DomainMetadata>,
     totals: Totals,
@@ -99,7 +101,8 @@ impl Replay {
         }
         let footprint = Footprint::new(version, &commit, removed);
         for action in commit.actions {
-            self.apply(action).map_err(|reason| Error::corrupt(&key, reason))?;
+            self.apply(action)
+                .map_err(|reason| Error::corrupt(&key, reason))?;
         }
         self.recent.push_back(Arc::new(footprint));
         if self.recent.len() > RECENT_COMMITS_MAX {
@@ -162,34 +165,40 @@ impl Replay {
             Some(known) => add.partition_values = known.clone(),
             None => _ = self.partitions.insert(add.partition_values.clone()),
         }
-        let cell = Arc::new(Cell::new(add).map_err(|error| error.to_string())?);
-        self.tombstones.remove(&cell.key_ref());
-        self.totals.count(&cell);
-        if let Some(ByKey(replaced)) = self.cells.insert(ByKey(Arc::clone(&cell))) {
-            self.totals.discount(&replaced);
+        let live = Live::new(add).map_err(|error| error.to_string())?;
+        self.tombstones.remove(&live.key_ref());
+        self.totals.count(&live.cell);
+        if let Some(ByKey(replaced)) = self.cells.insert(ByKey(live.clone())) {
+            self.totals.discount(&replaced.cell);
         }
         // The same file with and without a deletion vector would give its rows twice.
-        let path = cell.path();
+        let path = live.path();
         let of_path = self.cells.range(KeyRef::new(path, None)..);
         if of_path.take_while(|other| other.0.path() == path).count() > 1 {
-            return Err(format!("{path:?} is live with two different deletion vectors"));
+            return Err(format!(
+                "{path:?} is live with two different deletion vectors"
+            ));
         }
         Ok(())
     }
 
-    fn remove(&mut self, remove: Remove) -> ByKey<Tombstone> {
+    fn remove(&mut self, remove: Remove) -> ByKey<Arc<Tombstone>> {
         let tombstone = ByKey(Arc::new(Tombstone::new(remove)));
         if let Some(ByKey(removed)) = self.cells.remove(&tombstone.0.key_ref()) {
-            self.totals.discount(&removed);
+            self.totals.discount(&removed.cell);
         }
         self.tombstones.insert(tombstone.clone());
         tombstone
     }
 
     fn prune_tombstones(&mut self) {
-        let Some(metadata) = &self.metadata else { return };
-        let since = self.timestamp_ms.saturating_sub(tombstone_retention_ms(metadata));
-        let is_over = |tombstone: &&ByKey<Tombstone>| tombstone.0.deleted_at_ms() <= since;
+        let Some(metadata) = &self.metadata else {
+            return;
+        };
+        let since = self
+            .timestamp_ms
+            .saturating_sub(tombstone_retention_ms(metadata));
+        let is_over = |tombstone: &&ByKey<Arc<Tombstone>>| tombstone.0.deleted_at_ms() <= since;
         let over: Vec<_> = self.tombstones.iter().filter(is_over).cloned().collect();
         for ByKey(tombstone) in over {
             self.tombstones.remove(&tombstone.key_ref());

@@ -3,18 +3,16 @@
 //! A snapshot is immutable and shares structure with its neighbours, so that the next version of a
 //! large frame costs what changed, and a query keeps its version as long as it likes.
 
-use super::cell::{ByKey, Cell, KeyRef, Tombstone};
+use super::cell::{ByKey, Cell, KeyRef, Live, Tombstone};
 use super::conflict::Footprint;
 use crate::schema::FrameSchema;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{DeletionVector, DomainMetadata, Metadata, Protocol, Txn};
+use apiary_protocol::registry::DROPPED_PROPERTY;
 use imbl::{OrdMap, OrdSet, Vector};
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-
-/// The property that marks a dropped frame, with the value `true`.
-pub const DROPPED: &str = "apiary.dropped";
 
 const TOMBSTONE_RETENTION: &str = "delta.deletedFileRetentionDuration";
 const TOMBSTONE_RETENTION_MS_DEFAULT: i64 = 7 * 24 * 3_600_000;
@@ -29,8 +27,8 @@ pub struct Snapshot {
     pub schema: Arc<FrameSchema>,
     /// Largest commit timestamp up to here, milliseconds.
     pub timestamp_ms: i64,
-    pub(super) cells: OrdSet<ByKey<Cell>>,
-    pub(super) tombstones: OrdSet<ByKey<Tombstone>>,
+    pub(super) cells: OrdSet<ByKey<Live>>,
+    pub(super) tombstones: OrdSet<ByKey<Arc<Tombstone>>>,
     pub(super) txns: OrdMap<String, Txn>,
     pub(super) domains: OrdMap<String, DomainMetadata>,
     pub(super) totals: Totals,
@@ -69,7 +67,7 @@ impl Totals {
 impl Snapshot {
     /// Live cells in path order.
     pub fn cells(&self) -> impl Iterator<Item = &Arc<Cell>> {
-        self.cells.iter().map(|cell| &cell.0)
+        self.cells.iter().map(|live| &live.0.cell)
     }
 
     pub fn cell_count(&self) -> usize {
@@ -79,7 +77,9 @@ impl Snapshot {
     /// The live cell that an `add.path` and a deletion vector name.
     pub fn cell(&self, path: &str, vector: Option<&DeletionVector>) -> Option<&Arc<Cell>> {
         let path = decode_path(path).ok()?;
-        self.cells.get(&KeyRef::new(&path, vector)).map(|cell| &cell.0)
+        self.cells
+            .get(&KeyRef::new(&path, vector))
+            .map(|live| &live.0.cell)
     }
 
     /// Sum of the cells' sizes.
@@ -89,7 +89,11 @@ impl Snapshot {
 
     /// Rows in the snapshot, deletion vectors subtracted; `None` when a cell has no count.
     pub fn row_count(&self) -> Option<u64> {
-        if self.totals.uncounted == 0 { u64::try_from(self.totals.rows).ok() } else { None }
+        if self.totals.uncounted == 0 {
+            u64::try_from(self.totals.rows).ok()
+        } else {
+            None
+        }
     }
 
     /// Last version that an application committed with `txn`.
@@ -114,7 +118,9 @@ impl Snapshot {
 
     /// Removes that a checkpoint still has to name, in path order.
     pub(super) fn retained_tombstones(&self) -> impl Iterator<Item = &Arc<Tombstone>> {
-        let since = self.timestamp_ms.saturating_sub(tombstone_retention_ms(&self.metadata));
+        let since = self
+            .timestamp_ms
+            .saturating_sub(tombstone_retention_ms(&self.metadata));
         let all = self.tombstones.iter().map(|tombstone| &tombstone.0);
         all.filter(move |tombstone| tombstone.deleted_at_ms() > since)
     }
@@ -132,13 +138,21 @@ impl fmt::Debug for Snapshot {
 }
 
 pub(super) fn is_dropped(metadata: &Metadata) -> bool {
-    metadata.configuration.get(DROPPED).and_then(|value| value.as_deref()) == Some("true")
+    metadata
+        .configuration
+        .get(DROPPED_PROPERTY)
+        .and_then(|value| value.as_deref())
+        == Some("true")
 }
 
 /// How long removes are kept, in milliseconds. What does not parse counts as the default.
 pub(super) fn tombstone_retention_ms(metadata: &Metadata) -> i64 {
-    let text = metadata.configuration.get(TOMBSTONE_RETENTION).and_then(|value| value.as_deref());
-    text.and_then(parse_interval_ms).unwrap_or(TOMBSTONE_RETENTION_MS_DEFAULT)
+    let text = metadata
+        .configuration
+        .get(TOMBSTONE_RETENTION)
+        .and_then(|value| value.as_deref());
+    text.and_then(parse_interval_ms)
+        .unwrap_or(TOMBSTONE_RETENTION_MS_DEFAULT)
 }
 
 /// `interval 1 week`, `interval 36 hours 10 minutes`.
@@ -171,8 +185,17 @@ mod tests {
     #[test]
     fn retention_intervals_are_understood() {
         assert_eq!(parse_interval_ms("interval 1 week"), Some(604_800_000));
-        assert_eq!(parse_interval_ms("INTERVAL 2 hours 30 minutes"), Some(9_000_000));
-        for text in ["1 week", "interval", "interval week", "interval -1 day", "interval 1 moon"] {
+        assert_eq!(
+            parse_interval_ms("INTERVAL 2 hours 30 minutes"),
+            Some(9_000_000)
+        );
+        for text in [
+            "1 week",
+            "interval",
+            "interval week",
+            "interval -1 day",
+            "interval 1 moon",
+        ] {
             assert_eq!(parse_interval_ms(text), None, "{text}");
         }
     }
