@@ -70,8 +70,8 @@ impl EncodedScan {
 }
 
 impl EncodedCell {
-    /// Bytes are input: a path that leaves the location is refused.
-    fn decode(self) -> Result<Arc<Cell>> {
+    /// The path is input and is checked where it becomes a key.
+    fn decode(self) -> Arc<Cell> {
         let add = Add {
             path: self.path,
             partition_values: self.partition,
@@ -85,10 +85,10 @@ impl EncodedCell {
             default_row_commit_version: None,
             clustering_provider: None,
         };
-        let mut cell =
-            Cell::new(add).map_err(|error| Error::corrupt("a serialised plan", error))?;
-        cell.rows = self.rows;
-        Ok(Arc::new(cell))
+        Arc::new(Cell {
+            add,
+            rows: self.rows,
+        })
     }
 }
 
@@ -157,11 +157,7 @@ impl PhysicalExtensionCodec for FrameCodec {
         if !template.is::<DataSourceExec>() {
             return Err(corrupt(format!("a frame scan over {}", template.name())).into());
         }
-        let cells = scan
-            .cells
-            .into_iter()
-            .map(EncodedCell::decode)
-            .collect::<Result<Vec<Arc<Cell>>>>()?;
+        let cells: Vec<Arc<Cell>> = scan.cells.into_iter().map(EncodedCell::decode).collect();
         let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
         if !scan.partitions.iter().flatten().all(is_known) {
             return Err(corrupt("a frame scan names a cell that it does not hold".into()).into());

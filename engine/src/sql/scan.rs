@@ -14,6 +14,7 @@ use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Cell};
 use crate::store::Meadow;
+use apiary_protocol::delta::paths;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -229,11 +230,6 @@ impl FrameScanExec {
         Ok((config, config.file_source().table_schema()))
     }
 
-    fn key(&self, cell: &Cell) -> Result<Path> {
-        let location = &self.identity.location;
-        Path::parse(cell.key(location)).map_err(|error| Error::corrupt(location, error))
-    }
-
     /// DataFusion's scan of the cells: the template with files.
     async fn make_scan(&self) -> DfResult<Arc<dyn ExecutionPlan>> {
         let (config, table) = self.table()?;
@@ -244,7 +240,7 @@ impl FrameScanExec {
                 .iter()
                 .map(|column| ScalarValue::try_from_array(column, index))
                 .collect::<DfResult<Vec<_>>>()?;
-            let key = self.key(cell)?;
+            let key = cell_key(&self.identity.location, &cell.add.path)?;
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
                 location: key.clone(),
                 last_modified: modified_at(cell),
@@ -356,6 +352,12 @@ impl Clone for FrameScanExec {
             ..self.with_template(Arc::clone(&self.template))
         }
     }
+}
+
+/// The key of a cell, checked: an `add.path` cannot leave its frame's location.
+fn cell_key(location: &str, path: &str) -> Result<Path> {
+    let physical = paths::decode_path(path).map_err(|error| Error::corrupt(location, error))?;
+    Path::parse(format!("{location}/{physical}")).map_err(|error| Error::corrupt(location, error))
 }
 
 fn modified_at(cell: &Cell) -> DateTime<Utc> {
