@@ -94,6 +94,15 @@ impl Frame {
         })
     }
 
+    /// The keys of the newest version's cells, relative to the storage's root, in order.
+    ///
+    /// # Errors
+    /// `Corrupt` when the log names a cell outside the frame.
+    pub async fn cell_keys(&self) -> Result<Vec<String>> {
+        let (_, snapshot) = self.snapshot().await?;
+        snapshot.cells().map(|cell| snapshot.cell_key(cell)).collect()
+    }
+
     /// Appends a stream of batches in one commit. Memory stays bounded however long the stream is.
     /// The columns are those of the first batch, in any order; they are fitted to the frame's.
     ///
