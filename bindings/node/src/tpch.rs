@@ -110,7 +110,10 @@ pub async fn fill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<Opt
         return Ok(None);
     }
     // Of another scale, or none yet.
-    let options = WriteOptions { overwrite: true, ..Default::default() };
+    let options = WriteOptions {
+        overwrite: true,
+        ..Default::default()
+    };
     let rows = futures::stream::iter(table.reader(scale));
     Ok(Some(frame.write_with(rows, options).await?))
 }

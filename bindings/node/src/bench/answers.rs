@@ -39,8 +39,11 @@ fn compare(mut ours: Vec<Vec<Value>>, mut theirs: Vec<Vec<Value>>) -> Option<Str
 }
 
 fn first_difference(ours: &[Vec<Value>], theirs: &[Vec<Value>]) -> Option<String> {
-    let (index, (ours, theirs)) =
-        ours.iter().zip(theirs).enumerate().find(|(_, (ours, theirs))| !are_equal(ours, theirs))?;
+    let (index, (ours, theirs)) = ours
+        .iter()
+        .zip(theirs)
+        .enumerate()
+        .find(|(_, (ours, theirs))| !are_equal(ours, theirs))?;
     Some(format!("row {index}: {ours:?} instead of {theirs:?}"))
 }
 
@@ -74,9 +77,7 @@ fn read(path: &Path) -> Result<Vec<Vec<Value>>> {
         let batches = reader.collect::<Result<Vec<_>, _>>()?;
         rows_of(&concat_batches(&schema, &batches)?)
     });
-    rows.map_err(|error| {
-        apiary::Error::rejected(format!("{}: {error}", path.display())).into()
-    })
+    rows.map_err(|error| apiary::Error::rejected(format!("{}: {error}", path.display())).into())
 }
 
 fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, ArrowError> {
@@ -118,7 +119,10 @@ mod tests {
     #[test]
     fn order_and_the_last_bits_of_floats_do_not_matter_and_all_else_does() {
         let ours = vec![row("a", 1.0), row("b", 2.0)];
-        assert_eq!(compare(ours.clone(), vec![row("b", 2.0 + 1e-12), row("a", 1.0)]), None);
+        assert_eq!(
+            compare(ours.clone(), vec![row("b", 2.0 + 1e-12), row("a", 1.0)]),
+            None
+        );
         assert!(compare(ours.clone(), vec![row("a", 1.0), row("b", 2.1)]).is_some());
         assert!(compare(ours.clone(), vec![row("a", 1.0), row("c", 2.0)]).is_some());
         assert!(compare(ours, vec![row("a", 1.0)]).is_some());

@@ -25,12 +25,17 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
     for _ in 0..options.measure.runs {
         let mut worker = Handle::spawn(Engine::Apiary, ground.path(), bench.config)?;
         let before = worker.must(&Order::Report)?;
-        let run = Order::Run { sql: sql.clone(), to: None };
+        let run = Order::Run {
+            sql: sql.clone(),
+            to: None,
+        };
         let answer = worker.must(&run)?;
         first.push(answer["planned_ms"].as_f64().unwrap_or(f64::NAN));
         let peak = worker.must(&Order::Report)?;
         let bytes = |report: &Value, key: &str| report[key].as_u64().unwrap_or(0);
-        memory.push(mib(bytes(&peak, "peak_bytes") - bytes(&before, "resident_bytes")));
+        memory.push(mib(
+            bytes(&peak, "peak_bytes") - bytes(&before, "resident_bytes")
+        ));
         for _ in 0..options.measure.runs {
             let answer = worker.must(&run)?;
             later.push(answer["planned_ms"].as_f64().unwrap_or(f64::NAN));
@@ -63,7 +68,11 @@ fn prepare(bench: &Bench<'_>, ground: &Ground, cells: u32) -> Result<()> {
     let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true));
     let schema = Arc::new(Schema::new(fields.to_vec()));
     bench.runtime.block_on(async {
-        let box_ns = apiary.create_hive("bench").await?.create_box("cells").await?;
+        let box_ns = apiary
+            .create_hive("bench")
+            .await?
+            .create_box("cells")
+            .await?;
         let frame = box_ns.create_frame("many", schema, &["k"]).await?;
         let mut there = frame.info().await?.cell_count as u32;
         while there < cells {

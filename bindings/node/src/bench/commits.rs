@@ -13,14 +13,18 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const ROWS: u32 = 100;
 const SHARED: &str = "bench.commits.shared";
 
 pub fn measure(bench: &Bench<'_>, options: &BenchCommits) -> Result<Value> {
-    let BenchCommits { appends, processes, measure } = options;
+    let BenchCommits {
+        appends,
+        processes,
+        measure,
+    } = options;
     let (mut durable, mut bare, mut ratios, mut rates) = (vec![], vec![], vec![], vec![]);
     for run in 0..measure.runs {
         let ground = bench.temporary()?;
@@ -32,13 +36,22 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCommits) -> Result<Value> {
         let (unsynced, _) = append(bench, &bench.temporary()?, *appends, false, run)?;
         rates.push(1e3 / unsynced);
     }
-    let (durable_ms, bare_ms, ratio, rate) =
-        (median(&durable), median(&bare), median(&ratios), median(&rates));
+    let (durable_ms, bare_ms, ratio, rate) = (
+        median(&durable),
+        median(&bare),
+        median(&ratios),
+        median(&rates),
+    );
     println!("durable append {durable_ms:>8.3} ms against {bare_ms:>8.3} ms bare   {ratio:.3}");
     println!("without sync   {rate:>8.0} appends a second");
     let (mut shared_rates, mut failures) = (vec![], vec![]);
     for _ in 0..measure.runs {
-        let rate = shared(bench, appends / processes.max(&1), *processes, &mut failures)?;
+        let rate = shared(
+            bench,
+            appends / processes.max(&1),
+            *processes,
+            &mut failures,
+        )?;
         shared_rates.push(rate);
     }
     let shared_rate = median(&shared_rates);
@@ -68,8 +81,14 @@ fn append(
 ) -> Result<(f64, String)> {
     let apiary = bench.open(ground, sync)?;
     bench.runtime.block_on(async {
-        let box_ns = apiary.create_hive("bench").await?.create_box("commits").await?;
-        let frame = box_ns.create_frame(&format!("run{run}"), schema_to_append(), &[]).await?;
+        let box_ns = apiary
+            .create_hive("bench")
+            .await?
+            .create_box("commits")
+            .await?;
+        let frame = box_ns
+            .create_frame(&format!("run{run}"), schema_to_append(), &[])
+            .await?;
         let started = Instant::now();
         for index in 0..appends {
             let batch = rows_to_append(i64::from(index) * i64::from(ROWS), ROWS);
@@ -85,7 +104,10 @@ fn append(
 /// Milliseconds that the bare loop takes for the bytes of one append.
 fn replay(ground: &Ground, location: &str) -> Result<f64> {
     let frame = ground.path().join(location);
-    let (cells, commits) = (bodies(&frame, "parquet")?, bodies(&frame.join("_delta_log"), "json")?);
+    let (cells, commits) = (
+        bodies(&frame, "parquet")?,
+        bodies(&frame.join("_delta_log"), "json")?,
+    );
     let target = ground.path().join("bare");
     std::fs::create_dir_all(&target).map_err(|error| Failure::file(&target, error))?;
     let started = Instant::now();
@@ -108,12 +130,15 @@ fn bodies(directory: &Path, extension: &str) -> Result<Vec<Vec<u8>>> {
         }
     }
     paths.sort();
-    let read = |path| std::fs::read(&path).map_err(|error| Failure::file(&path, error));
+    let read = |path: PathBuf| std::fs::read(&path).map_err(|error| Failure::file(&path, error));
     paths.into_iter().map(read).collect()
 }
 
 fn durable(directory: &Path, name: &str, body: &[u8]) -> Result<()> {
-    let (staged, path) = (directory.join(format!("{name}.staged")), directory.join(name));
+    let (staged, path) = (
+        directory.join(format!("{name}.staged")),
+        directory.join(name),
+    );
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&staged)?;
         file.write_all(body)?;
@@ -135,7 +160,11 @@ fn shared(
     let ground = bench.temporary()?;
     let apiary = bench.open(&ground, false)?;
     let frame = bench.runtime.block_on(async {
-        let box_ns = apiary.create_hive("bench").await?.create_box("commits").await?;
+        let box_ns = apiary
+            .create_hive("bench")
+            .await?
+            .create_box("commits")
+            .await?;
         box_ns.create_frame("shared", schema_to_append(), &[]).await
     })?;
     let mut config = bench.config.clone();
@@ -147,7 +176,12 @@ fn shared(
     let started = Instant::now();
     for (index, worker) in workers.iter_mut().enumerate() {
         let first = index as i64 * i64::from(appends) * i64::from(ROWS);
-        worker.send(&Order::Append { frame: SHARED.into(), first, appends, rows: ROWS })?;
+        worker.send(&Order::Append {
+            frame: SHARED.into(),
+            first,
+            appends,
+            rows: ROWS,
+        })?;
     }
     for worker in &mut workers {
         let answer = worker.answer()?;

@@ -23,13 +23,18 @@ pub fn measure(bench: &Bench<'_>, options: &BenchIdle) -> Result<Value> {
         ready.push(Handle::spawn(Engine::Resident, ground.path(), bench.config)?.ready_ms);
     }
     let mut worker = Handle::spawn(Engine::Resident, ground.path(), bench.config)?;
-    let rest = worker.must(&Order::Rest { seconds: options.seconds })?;
+    let rest = worker.must(&Order::Rest {
+        seconds: options.seconds,
+    })?;
     let ready_ms = median(&ready);
     let resident = mib(rest["resident_bytes"].as_u64().unwrap_or(0));
     let share = rest["core_share"].as_f64().unwrap_or(f64::NAN);
     let operations = rest["operations_per_minute"].as_f64().unwrap_or(f64::NAN);
     println!("ready in {ready_ms:.0} ms; idle: {resident:.0} MiB resident");
-    println!("{:.2} % of a core, {operations:.1} storage operations a minute", share * 100.0);
+    println!(
+        "{:.2} % of a core, {operations:.1} storage operations a minute",
+        share * 100.0
+    );
     Ok(json!({
         "benchmark": "idle",
         "runs": options.measure.runs,

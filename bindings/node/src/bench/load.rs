@@ -27,7 +27,10 @@ pub fn measure(bench: &Bench<'_>, options: &BenchLoad) -> Result<Value> {
         let mut ms = 0.0;
         rows = 0;
         for (table, file) in &files {
-            let order = Order::Load { frame: table.name().into(), file: file.clone() };
+            let order = Order::Load {
+                frame: table.name().into(),
+                file: file.clone(),
+            };
             let answer = worker.must(&order)?;
             ms += answer["ms"].as_f64().unwrap_or(f64::NAN);
             rows += answer["rows"].as_u64().unwrap_or(0);

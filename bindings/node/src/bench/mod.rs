@@ -77,13 +77,22 @@ impl Bench<'_> {
         if !self.config.storage_is_given {
             return self.temporary();
         }
-        let text = self.config.storage.strip_prefix("file://").unwrap_or(&self.config.storage);
+        let text = self
+            .config
+            .storage
+            .strip_prefix("file://")
+            .unwrap_or(&self.config.storage);
         if text.contains("://") {
-            return Err(Failure::Usage("a benchmark wants a directory as --storage".into()));
+            return Err(Failure::Usage(
+                "a benchmark wants a directory as --storage".into(),
+            ));
         }
         std::fs::create_dir_all(text)
             .and_then(|()| std::fs::canonicalize(text))
-            .map(|path| Ground { path, _temporary: None })
+            .map(|path| Ground {
+                path,
+                _temporary: None,
+            })
             .map_err(|error| Failure::file(Path::new(text), error))
     }
 
@@ -97,7 +106,10 @@ impl Bench<'_> {
             .map_err(|error| Failure::file(here, error))?;
         let path = std::fs::canonicalize(directory.path())
             .map_err(|error| Failure::file(directory.path(), error))?;
-        Ok(Ground { path, _temporary: Some(directory) })
+        Ok(Ground {
+            path,
+            _temporary: Some(directory),
+        })
     }
 
     /// A node on a directory, with the settings of the command line.
@@ -105,7 +117,9 @@ impl Bench<'_> {
         let mut settings = self.config.settings.clone();
         settings.sync &= sync;
         let builder = Apiary::builder(&ground.uri()).settings(settings);
-        Ok(self.runtime.block_on(builder.role(apiary::Role::Brief).open())?)
+        Ok(self
+            .runtime
+            .block_on(builder.role(apiary::Role::Brief).open())?)
     }
 }
 

@@ -43,12 +43,19 @@ pub fn measure(bench: &Bench<'_>, options: &BenchTpch) -> Result<Value> {
         [] => (1..=QUERY_COUNT).collect(),
         given => given.to_vec(),
     };
-    if let Some(wrong) = numbers.iter().find(|number| !(1..=QUERY_COUNT).contains(number)) {
-        return Err(Failure::Usage(format!("--queries: {wrong} is not between 1 and 22")));
+    if let Some(wrong) = numbers
+        .iter()
+        .find(|number| !(1..=QUERY_COUNT).contains(number))
+    {
+        return Err(Failure::Usage(format!(
+            "--queries: {wrong} is not between 1 and 22"
+        )));
     }
     let ground = bench.ground()?;
     let files = prepare(bench, &ground, options.scale)?;
-    let queries = numbers.into_iter().map(|number| (number, query(number, options.scale)));
+    let queries = numbers
+        .into_iter()
+        .map(|number| (number, query(number, options.scale)));
     let mut field = Field {
         bench,
         ground,
@@ -78,7 +85,9 @@ fn prepare(bench: &Bench<'_>, ground: &Ground, scale: f64) -> Result<Files> {
         fill(&apiary, scale).await?;
         let mut files = Files::new();
         for table in TABLES {
-            let frame = apiary.frame(&format!("{HIVE}.{BOX}.{}", table.name())).await?;
+            let frame = apiary
+                .frame(&format!("{HIVE}.{BOX}.{}", table.name()))
+                .await?;
             let keys = frame.cell_keys().await?;
             let paths = keys.iter().map(|key| ground.path().join(key)).collect();
             files.insert(table.name(), paths);
@@ -128,10 +137,14 @@ impl Field<'_> {
         let mut datafusion = self.spawn(Engine::Datafusion)?;
         for (number, sql) in self.queries.clone() {
             let mut both = true;
-            for (handle, name, to) in
-                [(&mut apiary, "apiary", &ours), (&mut datafusion, "datafusion", &theirs)]
-            {
-                let order = Order::Run { sql: sql.clone(), to: Some(to.clone()) };
+            for (handle, name, to) in [
+                (&mut apiary, "apiary", &ours),
+                (&mut datafusion, "datafusion", &theirs),
+            ] {
+                let order = Order::Run {
+                    sql: sql.clone(),
+                    to: Some(to.clone()),
+                };
                 if let Some(error) = handle.order(&order)?["error"].as_str() {
                     self.fail(format!("query {number} on {name}: {error}"));
                     both = false;
@@ -153,7 +166,10 @@ impl Field<'_> {
         for run in 0..self.runs {
             for index in 0..2 {
                 let (name, engine) = ENGINES[(index + run as usize) % 2];
-                self.files.values().flatten().try_for_each(|path| forget(path))?;
+                self.files
+                    .values()
+                    .flatten()
+                    .try_for_each(|path| forget(path))?;
                 let mut handle = self.spawn(engine)?;
                 let mut total = 0.0;
                 for &number in &numbers {
@@ -232,7 +248,10 @@ impl Field<'_> {
             let sum = |run: u32| {
                 let of_query = |number: &u32| {
                     let values = times.get(&(name, *number));
-                    values.and_then(|values| values.get(run as usize)).copied().unwrap_or(f64::NAN)
+                    values
+                        .and_then(|values| values.get(run as usize))
+                        .copied()
+                        .unwrap_or(f64::NAN)
                 };
                 self.queries.keys().map(of_query).sum()
             };
@@ -249,7 +268,11 @@ impl Field<'_> {
         );
         let mut queries = serde_json::Map::new();
         for number in self.queries.keys() {
-            let of = |name| times.get(&(name, *number)).map_or(f64::NAN, |values| median(values));
+            let of = |name| {
+                times
+                    .get(&(name, *number))
+                    .map_or(f64::NAN, |values| median(values))
+            };
             let (ours, theirs) = (of("apiary"), of("datafusion"));
             queries.insert(
                 number.to_string(),
@@ -280,7 +303,10 @@ fn forget(path: &Path) -> Result<()> {
         let code =
             unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         if code != 0 {
-            return Err(unexpected(format!("posix_fadvise {}: {code}", path.display())));
+            return Err(unexpected(format!(
+                "posix_fadvise {}: {code}",
+                path.display()
+            )));
         }
     }
     drop(file);

@@ -12,11 +12,9 @@ use crate::tpch;
 use apiary::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use apiary::arrow::ipc::writer::FileWriter;
 use apiary::{Apiary, Role};
-use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::{
-    ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
-};
-use datafusion::prelude::SessionContext;
+use datafusion::datasource::file_format::options::ReadOptions;
+use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -49,7 +47,12 @@ pub enum Order {
     /// A statement, run to its end. `to`: where its rows go.
     Run { sql: String, to: Option<PathBuf> },
     /// So many appends of `rows` rows each, awaited one by one, with ids from `first` on.
-    Append { frame: String, first: i64, appends: u32, rows: u32 },
+    Append {
+        frame: String,
+        first: i64,
+        appends: u32,
+        rows: u32,
+    },
     /// A file into a new frame.
     Load { frame: String, file: PathBuf },
     /// Rests, as `start` does.
@@ -71,7 +74,10 @@ impl Handle {
     /// Starts this program again as a worker, and waits until it is ready.
     pub fn spawn(engine: Engine, storage: &Path, config: &Config) -> Result<Self> {
         let started = Instant::now();
-        let here = |source| Failure::File { path: "a worker process".into(), source };
+        let here = |source| Failure::File {
+            path: "a worker process".into(),
+            source,
+        };
         let program = std::env::current_exe().map_err(here)?;
         let mut command = Command::new(program);
         let engine = match engine {
@@ -79,18 +85,30 @@ impl Handle {
             Engine::Resident => "resident",
             Engine::Datafusion => "datafusion",
         };
-        command.args(["bench-worker", "--engine", engine]).arg("--storage").arg(storage);
+        command
+            .args(["bench-worker", "--engine", engine])
+            .arg("--storage")
+            .arg(storage);
         // All settings travel, wherever they came from.
         let settings = serde_json::to_string(&config.settings)
             .map_err(|error| unexpected(format!("settings: {error}")))?;
-        command.arg("--settings").arg(settings).arg("--log").arg(&config.log);
+        command
+            .arg("--settings")
+            .arg(settings)
+            .arg("--log")
+            .arg(&config.log);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(here)?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take());
         let Some(answers) = answers else {
             return Err(unexpected("a worker without output".into()));
         };
-        let mut handle = Self { child, orders, answers: BufReader::new(answers), ready_ms: 0.0 };
+        let mut handle = Self {
+            child,
+            orders,
+            answers: BufReader::new(answers),
+            ready_ms: 0.0,
+        };
         handle.answer()?;
         handle.ready_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(handle)
@@ -146,7 +164,12 @@ enum Running {
 pub async fn work(options: &Worker, config: &Config) -> Result<()> {
     let settings = serde_json::from_str(&options.settings)
         .map_err(|error| Failure::Usage(format!("--settings: {error}")))?;
-    let open = |role| Apiary::builder(&config.storage).settings(settings).role(role).open();
+    let open = |role| {
+        Apiary::builder(&config.storage)
+            .settings(settings)
+            .role(role)
+            .open()
+    };
     let engine = match options.engine {
         Engine::Apiary => Running::Apiary(open(Role::Brief).await?),
         Engine::Resident => Running::Apiary(open(Role::Resident).await?),
@@ -154,7 +177,10 @@ pub async fn work(options: &Worker, config: &Config) -> Result<()> {
     };
     println!("{}", json!({ "ready": true }));
     for line in std::io::stdin().lock().lines() {
-        let line = line.map_err(|source| Failure::File { path: "orders".into(), source })?;
+        let line = line.map_err(|source| Failure::File {
+            path: "orders".into(),
+            source,
+        })?;
         let order: Order = serde_json::from_str(&line)
             .map_err(|error| Failure::Usage(format!("order {line:?}: {error}")))?;
         let answer = match obey(&engine, order).await {
@@ -176,9 +202,15 @@ async fn obey(engine: &Running, order: Order) -> Result<Value> {
             Ok(json!({}))
         }
         (engine, Order::Run { sql, to }) => run(engine, &sql, to.as_deref()).await,
-        (Running::Apiary(apiary), Order::Append { frame, first, appends, rows }) => {
-            append(apiary, &frame, first, appends, rows).await
-        }
+        (
+            Running::Apiary(apiary),
+            Order::Append {
+                frame,
+                first,
+                appends,
+                rows,
+            },
+        ) => append(apiary, &frame, first, appends, rows).await,
         (Running::Apiary(apiary), Order::Load { frame, file }) => load(apiary, &frame, file).await,
         (Running::Apiary(apiary), Order::Rest { seconds }) => rest(apiary, seconds).await,
         (engine, Order::Report) => report(engine).await,
@@ -188,14 +220,20 @@ async fn obey(engine: &Running, order: Order) -> Result<Value> {
 
 async fn register(context: &SessionContext, table: &str, files: &[PathBuf]) -> Result<()> {
     let wrap = |error| Failure::Apiary(apiary::Error::from(error));
-    let urls = files.iter().map(|file| ListingTableUrl::parse(file.display().to_string()));
+    let urls = files
+        .iter()
+        .map(|file| ListingTableUrl::parse(file.display().to_string()));
     let urls = urls.collect::<Result<Vec<_>, _>>().map_err(wrap)?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
-        .with_session_config_options(context.state().config());
+    // What `register_parquet` does for one path.
+    let state = context.state();
+    let options = ParquetReadOptions::default()
+        .to_listing_options(state.config(), state.default_table_options());
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options);
-    let config = config.infer_schema(&context.state()).await.map_err(wrap)?;
+    let config = config.infer_schema(&state).await.map_err(wrap)?;
     let provider = ListingTable::try_new(config).map_err(wrap)?;
-    context.register_table(table, Arc::new(provider)).map_err(wrap)?;
+    context
+        .register_table(table, Arc::new(provider))
+        .map_err(wrap)?;
     Ok(())
 }
 
@@ -228,12 +266,16 @@ async fn run(engine: &Running, sql: &str, to: Option<&Path>) -> Result<Value> {
     while let Some(batch) = batches.try_next().await? {
         rows += batch.num_rows();
         if let Some(writer) = &mut writer {
-            writer.write(&batch).map_err(|error| unexpected(error.to_string()))?;
+            writer
+                .write(&batch)
+                .map_err(|error| unexpected(error.to_string()))?;
         }
     }
     let ms = started.elapsed().as_secs_f64() * 1e3;
     if let Some(mut writer) = writer {
-        writer.finish().map_err(|error| unexpected(error.to_string()))?;
+        writer
+            .finish()
+            .map_err(|error| unexpected(error.to_string()))?;
     }
     Ok(json!({ "ms": ms, "planned_ms": planned_ms, "rows": rows }))
 }
@@ -243,11 +285,18 @@ pub fn rows_to_append(first: i64, count: u32) -> RecordBatch {
     let ids = first..first + i64::from(count);
     let texts = ids.clone().map(|id| format!("row {id} of an append"));
     let columns = [
-        ("id", Arc::new(Int64Array::from_iter_values(ids)) as ArrayRef),
-        ("text", Arc::new(StringArray::from_iter_values(texts)) as ArrayRef),
+        (
+            "id",
+            Arc::new(Int64Array::from_iter_values(ids)) as ArrayRef,
+        ),
+        (
+            "text",
+            Arc::new(StringArray::from_iter_values(texts)) as ArrayRef,
+        ),
     ];
     // Both columns have `count` values.
-    RecordBatch::try_from_iter(columns).unwrap_or_else(|_| RecordBatch::new_empty(schema_to_append()))
+    RecordBatch::try_from_iter(columns)
+        .unwrap_or_else(|_| RecordBatch::new_empty(schema_to_append()))
 }
 
 pub fn schema_to_append() -> apiary::arrow::datatypes::SchemaRef {
@@ -281,7 +330,9 @@ async fn load(apiary: &Apiary, frame: &str, file: PathBuf) -> Result<Value> {
     let started = Instant::now();
     let input = Input::examine(&[file], None, TextOptions::default(), None)?;
     let box_ns = apiary.create_hive(HIVE).await?.create_box(BOX).await?;
-    let frame = box_ns.create_frame(frame, input.schema.clone(), &[]).await?;
+    let frame = box_ns
+        .create_frame(frame, input.schema.clone(), &[])
+        .await?;
     let report = frame.write(input.stream(Arc::default())?).await?;
     let ms = started.elapsed().as_secs_f64() * 1e3;
     Ok(json!({ "ms": ms, "rows": report.rows_written, "bytes": report.bytes_written }))
@@ -330,7 +381,9 @@ async fn report(engine: &Running) -> Result<Value> {
 pub async fn fill(apiary: &Apiary, scale: f64) -> Result<()> {
     let box_ns = apiary.create_hive(HIVE).await?.create_box(BOX).await?;
     for table in tpch::TABLES {
-        let frame = box_ns.create_frame(table.name(), table.schema(), &[]).await?;
+        let frame = box_ns
+            .create_frame(table.name(), table.schema(), &[])
+            .await?;
         if tpch::fill(&frame, table, scale).await?.is_some() {
             eprintln!("loaded {}", frame.name());
         }
