@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::store::Meadow;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{DeletionVector, crc32};
-use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 /// First four bytes of a vector in the portable format, little endian.
@@ -15,9 +14,6 @@ const MAGIC: u32 = 1_681_511_377;
 
 /// The only version of vector files.
 const FILE_VERSION: u8 = 1;
-
-/// Bytes around a vector in a file: its size before it, its checksum behind it.
-const FRAME_BYTES: u64 = 8;
 
 /// A vector of 128 MiB marks a billion scattered rows: more than one cell holds.
 const VECTOR_BYTES_MAX: i32 = 128 << 20;
@@ -120,43 +116,36 @@ fn path_under(meadow: &Meadow, location: &str, absolute: &str) -> Result<String,
     decode_path(inside).map_err(|error| error.to_string())
 }
 
+/// Files hold many small vectors and are small themselves, so one is read whole.
 async fn read_file(meadow: &Meadow, key: &str, vector: &DeletionVector) -> Result<Vec<u8>> {
     let corrupt = |reason: &str| Error::corrupt(key, reason);
-    let path = Path::parse(key).map_err(|error| Error::corrupt(key, error))?;
-    let size = u64::from(vector.size_in_bytes.unsigned_abs());
-    // Behind the file's version byte when nothing is said.
-    let start = u64::from(vector.offset.unwrap_or(1).unsigned_abs());
-    let ranges = [0..1, start..start + size + FRAME_BYTES];
-    let read = meadow.object_store().get_ranges(&path, &ranges).await;
-    let parts = read.map_err(|source| match source {
-        object_store::Error::NotFound { .. } => corrupt("it is missing and a cell refers to it"),
-        source => Error::Store {
-            action: "reading",
-            key: key.into(),
-            source,
-        },
-    })?;
-    let [version, framed] = parts.as_slice() else {
-        return Err(corrupt("it is shorter than it must be"));
-    };
-    if version.first() != Some(&FILE_VERSION) {
-        return Err(corrupt("it is of an unknown version"));
+    let file = meadow.get(key).await?;
+    let file = file.ok_or_else(|| corrupt("it is missing and a cell refers to it"))?;
+    if file.first() != Some(&FILE_VERSION) {
+        return Err(corrupt("it is empty or of an unknown version"));
     }
-    let framed = framed.split_first_chunk::<4>().and_then(|(head, rest)| {
-        let (bitmap, tail) = rest.split_last_chunk::<4>()?;
+    let size = vector.size_in_bytes.unsigned_abs() as usize;
+    // Behind the file's version byte when nothing is said.
+    let start = vector.offset.unwrap_or(1).unsigned_abs() as usize;
+    let framed = file.get(start..).and_then(|rest| {
+        let (announced, rest) = rest.split_first_chunk::<4>()?;
+        let (bitmap, rest) = rest.split_at_checked(size)?;
+        let (checksum, _) = rest.split_first_chunk::<4>()?;
         Some((
-            u64::from(u32::from_be_bytes(*head)),
+            u32::from_be_bytes(*announced),
             bitmap,
-            u32::from_be_bytes(*tail),
+            u32::from_be_bytes(*checksum),
         ))
     });
     match framed {
         Some((announced, bitmap, checksum))
-            if announced == size && bitmap.len() as u64 == size && crc32(bitmap) == checksum =>
+            if announced as usize == size && crc32(bitmap) == checksum =>
         {
             Ok(bitmap.to_vec())
         }
-        _ => Err(corrupt("the vector in it has another size or checksum")),
+        _ => Err(corrupt(
+            "the vector in it is torn or has another size or checksum",
+        )),
     }
 }
 

@@ -123,7 +123,13 @@ impl Replay {
     ) -> Result<(), String> {
         for action in actions {
             match action {
-                Action::Remove(remove) => _ = self.remove(remove),
+                // Only a record: what is live in a checkpoint is live, in whatever order it is read.
+                Action::Remove(remove) => {
+                    let tombstone = ByKey(Arc::new(Tombstone::new(remove)));
+                    if !self.cells.contains(&tombstone.0.key_ref()) {
+                        self.tombstones.insert(tombstone);
+                    }
+                }
                 action => self.apply(action)?,
             }
         }
