@@ -101,6 +101,10 @@ pub fn check_column(name: &str) -> Result<(), NameError> {
 
 /// The form of a text in which names and locations are compared.
 pub fn fold(text: &str) -> String {
+    // The same, and most names and locations are: a registry of ten thousand is folded often.
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.nfc()
         .flat_map(char::to_lowercase)
         .map(|c| if c == 'ς' { 'σ' } else { c })

@@ -7,18 +7,32 @@ use std::path::PathBuf;
 /// Twelve commits of one row each, a checkpoint every five.
 fn frame(bench: &Bench) -> PathBuf {
     bench.file("apiary.toml", "checkpoint_interval = 5\n");
-    let inserts: String = (1..=12).map(|i| format!("INSERT INTO t VALUES ({i});")).collect();
+    let inserts: String = (1..=12)
+        .map(|i| format!("INSERT INTO t VALUES ({i});"))
+        .collect();
     let sql = format!("CREATE TABLE t (x INT); {inserts}");
-    bench.run(["--config", "apiary.toml", "sql", &sql]).success();
-    assert_eq!(bench.sql("SELECT count(*) AS n, sum(x) AS s FROM t"), "n,s\n12,78\n");
+    bench
+        .run(["--config", "apiary.toml", "sql", &sql])
+        .success();
+    assert_eq!(
+        bench.sql("SELECT count(*) AS n, sum(x) AS s FROM t"),
+        "n,s\n12,78\n"
+    );
     bench.meadow().join("default/default/t")
 }
 
 #[track_caller]
 fn unreadable(bench: &Bench, named: &str) {
-    let finished = bench.run(["sql", "SELECT count(*) AS n, sum(x) AS s FROM t WHERE x >= 0"]);
+    let finished = bench.run([
+        "sql",
+        "SELECT count(*) AS n, sum(x) AS s FROM t WHERE x >= 0",
+    ]);
     assert_eq!(finished.code, Some(3), "{finished:?}");
-    assert!(finished.stderr.contains(named), "{named} is not in {}", finished.stderr);
+    assert!(
+        finished.stderr.contains(named),
+        "{named} is not in {}",
+        finished.stderr
+    );
     assert_eq!(finished.stdout, "");
 }
 
@@ -75,9 +89,18 @@ fn a_broken_checkpoint_never_changes_the_answer() {
             _ => std::fs::write(table.join("_delta_log/_last_checkpoint"), b"{\"version\":"),
         }
         .expect("broken");
-        let finished = bench.run(["sql", "--format", "csv", "SELECT count(*) AS n, sum(x) AS s FROM t"]);
+        let finished = bench.run([
+            "sql",
+            "--format",
+            "csv",
+            "SELECT count(*) AS n, sum(x) AS s FROM t",
+        ]);
         // All commits are still there, so the answer can be had without the checkpoint.
-        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "n,s\n12,78\n"), "{broken}: {finished:?}");
+        assert_eq!(
+            (finished.code, finished.stdout.as_str()),
+            (Some(0), "n,s\n12,78\n"),
+            "{broken}: {finished:?}"
+        );
     }
 }
 
@@ -90,9 +113,16 @@ fn a_missing_truncated_or_foreign_cell_is_named() {
             .expect("the frame")
             .flatten()
             .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+            .find(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "parquet")
+            })
             .expect("a cell");
-        let name = cell.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = cell
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         match broken {
             "missing" => std::fs::remove_file(&cell),
             "truncated" => {
@@ -119,10 +149,17 @@ fn a_corrupt_registry_is_named_quickly_and_other_objects_are_not_taken_for_it() 
         .expect("the registry")
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .max()
         .expect("a version");
-    let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
+    let name = newest
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
     let body = std::fs::read(&newest).expect("the newest version");
     for torn in [&body[..0], &body[..body.len() / 2]] {
         std::fs::write(&newest, torn).expect("torn");

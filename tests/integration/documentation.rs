@@ -23,7 +23,10 @@ fn steps(page: &str) -> Vec<Step> {
             _ if !inside => {}
             _ => {
                 if let Some(command) = line.strip_prefix("$ ") {
-                    steps.push(Step { command: command.to_string(), expected: Vec::new() });
+                    steps.push(Step {
+                        command: command.to_string(),
+                        expected: Vec::new(),
+                    });
                 } else if let Some(step) = steps.last_mut() {
                     match line.strip_prefix("> ") {
                         Some(more) if step.expected.is_empty() => {
@@ -57,9 +60,16 @@ fn run_page(path: &Path) -> usize {
     let page = std::fs::read_to_string(path).expect("the page");
     let directory = tempfile::tempdir().expect("a directory");
     let binaries = node_binary().parent().expect("a directory");
-    let search = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap_or_default());
+    let search = format!(
+        "{}:{}",
+        binaries.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let mut count = 0;
-    for step in steps(&page).iter().filter(|step| !step.command.starts_with("cargo ")) {
+    for step in steps(&page)
+        .iter()
+        .filter(|step| !step.command.starts_with("cargo "))
+    {
         let output = Command::new("bash")
             .args(["-c", &step.command])
             .env_clear()
@@ -108,7 +118,11 @@ fn every_command_in_readme_and_docs_does_what_the_page_says() {
 fn relative_links_in_readme_and_docs_lead_somewhere() {
     fn check(path: &Path) {
         let page = std::fs::read_to_string(path).expect("the page");
-        for target in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in page
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let file = target.split('#').next().unwrap_or_default();
             if file.is_empty() || file.contains("://") {
                 continue;
@@ -137,16 +151,25 @@ fn crates_depend_on_each_other_only_downwards() {
         ("protocol", vec![]),
         ("engine", vec!["apiary-protocol"]),
         ("actors", vec!["apiary-protocol", "apiary-engine"]),
-        ("bindings/rust", vec!["apiary-protocol", "apiary-engine", "apiary-actors"]),
+        (
+            "bindings/rust",
+            vec!["apiary-protocol", "apiary-engine", "apiary-actors"],
+        ),
         ("bindings/node", vec!["apiary"]),
         ("tests", vec!["apiary"]),
-        ("simulations", vec!["apiary-protocol", "apiary-engine", "apiary-actors"]),
+        (
+            "simulations",
+            vec!["apiary-protocol", "apiary-engine", "apiary-actors"],
+        ),
     ];
     for (folder, allowed) in allowed {
         let manifest = std::fs::read_to_string(repository().join(folder).join("Cargo.toml"))
             .expect("a manifest");
         let (_, dependencies) = manifest.split_once("[dependencies]").expect("dependencies");
-        for line in dependencies.lines().filter(|line| line.starts_with("apiary")) {
+        for line in dependencies
+            .lines()
+            .filter(|line| line.starts_with("apiary"))
+        {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
             assert!(allowed.contains(&name), "{folder} may not know {name}");
         }

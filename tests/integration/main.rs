@@ -4,4 +4,6 @@
 mod bad_input;
 mod corruption;
 mod documentation;
+mod faults;
 mod interoperability;
+mod s3;

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 
 /// The repository's root.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ has a parent")
 }
 
 /// The `apiary-node` binary of this profile, built when it is not.
@@ -19,7 +21,14 @@ pub fn node_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "apiary-node", "--message-format", "json"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "apiary-node",
+            "--message-format",
+            "json",
+        ]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -51,7 +60,9 @@ impl Default for Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
     }
 
     pub fn meadow(&self) -> PathBuf {
@@ -100,7 +111,12 @@ impl Bench {
             .stderr(Stdio::piped())
             .spawn()
             .expect("apiary-node starts");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("input is read");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("input is read");
         Finished::of(child.wait_with_output())
     }
 
@@ -119,7 +135,9 @@ impl Bench {
     /// Every object key under the meadow with its size, in order: two equal ones mean nothing changed.
     pub fn objects(&self) -> Vec<(String, u64)> {
         fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, u64)>) {
-            let Ok(entries) = std::fs::read_dir(directory) else { return };
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                return;
+            };
             for entry in entries.flatten() {
                 let path = entry.path();
                 match entry.metadata() {
@@ -171,7 +189,10 @@ pub fn python() -> &'static Path {
     PYTHON.get_or_init(|| {
         let requirements = repository().join("tests/python/requirements.txt");
         let wanted = std::fs::read_to_string(&requirements).expect("requirements.txt");
-        let home = node_binary().parent().and_then(Path::parent).expect("a target directory");
+        let home = node_binary()
+            .parent()
+            .and_then(Path::parent)
+            .expect("a target directory");
         let environment = home.join("python-clients");
         let lock = std::fs::File::create(home.join("python-clients.lock")).expect("a lock file");
         lock.lock().expect("the lock");
@@ -179,9 +200,18 @@ pub fn python() -> &'static Path {
         let python = environment.join("bin/python");
         if std::fs::read_to_string(&marker).ok().as_deref() != Some(wanted.as_str()) {
             let _ = std::fs::remove_dir_all(&environment);
-            run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+            run(Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment));
             run(Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "-r",
+                ])
                 .arg(&requirements));
             std::fs::write(&marker, wanted).expect("the marker");
         }
@@ -190,16 +220,15 @@ pub fn python() -> &'static Path {
 }
 
 fn run(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?}: {status}");
 }
 
 /// Runs a script under `tests/python` that must succeed; its standard output.
 #[track_caller]
-pub fn run_python<S: AsRef<OsStr>>(
-    script: &str,
-    arguments: impl IntoIterator<Item = S>,
-) -> String {
+pub fn run_python<S: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
     let output = Command::new(python())
         .arg(repository().join("tests/python").join(script))
         .args(arguments)

@@ -5,6 +5,7 @@
 //! `apiary` crate.
 
 mod args;
+mod bench;
 mod config;
 mod demo;
 mod failure;
@@ -105,7 +106,8 @@ fn command(started: Instant) -> Result<()> {
                 runtime.block_on(demo::demo(&options, storage, apiary, &interrupts))
             })
         }
-        Command::Bench(_) => Err(Failure::Usage("not there yet".into())),
+        Command::Bench(options) => bench::bench(&options.what, &config, &runtime),
+        Command::BenchWorker(options) => runtime.block_on(bench::worker::work(&options, &config)),
     }
 }
 

@@ -60,6 +60,8 @@ impl Catalog {
                 return Err(refused(Refusal::FrameExists(entry.name)));
             }
             match self.ledger(&entry.location).load().await {
+                // Dropped since.
+                Ok(snapshot) if snapshot.is_dropped() => self.pause(0).await,
                 Ok(snapshot) => return Ok((entry, snapshot)),
                 // Dropped and purged since; or damaged, when it is still there the next time.
                 Err(Error::NotFound { .. }) if without_ledger != Some(entry.id) => {
@@ -255,6 +257,11 @@ impl Catalog {
     /// Whether the ledger of a reserved frame was begun, with its id. A damaged one was not: nothing
     /// of it was ever acknowledged.
     async fn has_first_version(&self, record: &FrameRecord) -> Result<bool> {
+        // Mostly it is not there yet, and one request says so.
+        let first = keys::commit(&record.location, 0);
+        if self.meadow.get(&first).await?.is_none() {
+            return Ok(false);
+        }
         match self.ledger(&record.location).load().await {
             Ok(snapshot) => Ok(snapshot.metadata.id == record.id.to_string()),
             Err(Error::NotFound { .. } | Error::Corrupt { .. }) => Ok(false),

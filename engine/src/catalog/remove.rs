@@ -188,7 +188,9 @@ impl Catalog {
             .max()
             .map(|(_, key)| key);
         keys.retain(|key| Some(key) != marker.as_ref());
-        futures::stream::iter(keys.iter().map(|key| self.meadow.delete(key)))
+        // Owned keys: a closure over borrowed ones makes a future that no thread may take.
+        futures::stream::iter(keys)
+            .map(|key| async move { self.meadow.delete(&key).await })
             .buffer_unordered(DELETES_MAX)
             .try_collect::<()>()
             .await?;

@@ -10,7 +10,7 @@ use crate::ids::CommitId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// `commitInfo` keys of our own.
+/// `commitInfo` keys of our own, as [`HeadFields`] writes them.
 const ACTION_COUNT: &str = "apiary.actionCount";
 const CHECKSUM: &str = "apiary.crc32";
 const MEMBERS: &str = "apiary.members";
@@ -76,24 +76,20 @@ pub fn encode_commit(head: &Head, actions: &[Action]) -> Result<Vec<u8>, serde_j
         serde_json::to_writer(&mut body, action)?;
         body.push(b'\n');
     }
-    let mut info = Map::new();
-    info.insert("timestamp".into(), head.timestamp_ms.into());
-    info.insert("operation".into(), head.operation.clone().into());
-    info.insert("operationParameters".into(), Value::Object(Map::new()));
-    info.insert("isBlindAppend".into(), head.is_blind_append.into());
-    info.insert("engineInfo".into(), head.engine_info.clone().into());
-    info.insert("txnId".into(), head.id.to_string().into());
-    info.insert(ACTION_COUNT.into(), actions.len().into());
-    info.insert(CHECKSUM.into(), crc32(&body).into());
-    if !head.members.is_empty() {
-        let members = head
-            .members
-            .iter()
-            .map(|id| Value::from(id.to_string()))
-            .collect();
-        info.insert(MEMBERS.into(), Value::Array(members));
-    }
-    let mut bytes = serde_json::to_vec(&Action::CommitInfo(info))?;
+    let head_line = HeadLine {
+        commit_info: HeadFields {
+            timestamp: head.timestamp_ms,
+            operation: &head.operation,
+            operation_parameters: Map::new(),
+            is_blind_append: head.is_blind_append,
+            engine_info: &head.engine_info,
+            txn_id: head.id,
+            action_count: actions.len(),
+            checksum: crc32(&body),
+            members: &head.members,
+        },
+    };
+    let mut bytes = serde_json::to_vec(&head_line)?;
     bytes.push(b'\n');
     bytes.append(&mut body);
     Ok(bytes)
@@ -156,8 +152,31 @@ pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CommitError> {
     Ok(commit)
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadLine<'a> {
+    commit_info: HeadFields<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadFields<'a> {
+    timestamp: i64,
+    operation: &'a str,
+    operation_parameters: Map<String, Value>,
+    is_blind_append: bool,
+    engine_info: &'a str,
+    txn_id: CommitId,
+    #[serde(rename = "apiary.actionCount")]
+    action_count: usize,
+    #[serde(rename = "apiary.crc32")]
+    checksum: u32,
+    #[serde(rename = "apiary.members", skip_serializing_if = "<[_]>::is_empty")]
+    members: &'a [CommitId],
+}
+
 /// One line. Unknown keys are ignored, so an action of an unknown kind reads as nothing.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
     commit_info: Option<Map<String, Value>>,
@@ -288,6 +307,18 @@ mod tests {
             assert!(commit.contains(id(n)));
         }
         assert!(!commit.contains(id(4)));
+    }
+
+    /// The format of ledgers that exist: this file never changes.
+    #[test]
+    fn the_golden_commit_is_written_and_read_as_ever() {
+        let golden: &[u8] = include_bytes!("../../tests-data/commit-1.json");
+        let (actions, bytes) = ours();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            String::from_utf8_lossy(golden)
+        );
+        assert_eq!(decode_commit(golden).unwrap().actions, actions);
     }
 
     #[test]

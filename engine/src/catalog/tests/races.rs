@@ -16,6 +16,40 @@ fn nodes(store: &Store, count: u64, seed: u64) -> Vec<Catalog> {
         .collect()
 }
 
+/// Actors spawn these.
+fn sendable<F: Future + Send>(flow: F) -> F {
+    flow
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_may_run_on_any_thread() -> Result<()> {
+    let store = memory();
+    let node = catalog(&store, 1);
+    let hive = name("default");
+    sendable(node.create_hive(&hive, true)).await?;
+    sendable(node.create_box(&hive, &hive, true)).await?;
+    sendable(node.create_frame(&frame("t"), &schema(), false)).await?;
+    sendable(node.drop_frame(&frame("t"), false, true)).await?;
+    assert!(
+        sendable(node.attach_frame(&frame("t"), "no/table"))
+            .await
+            .is_err()
+    );
+    assert!(
+        sendable(node.drop_box(&hive, &hive, true, true, true))
+            .await
+            .is_err()
+    );
+    assert!(
+        sendable(node.drop_hive(&hive, true, true, true))
+            .await
+            .is_err()
+    );
+    assert_eq!(sendable(node.finish_purges()).await?, 0);
+    assert_eq!(sendable(node.view()).await?.hives().len(), 1);
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_concurrent_creators_of_one_name_one_wins() -> Result<()> {
     for seed in 0..20 {
