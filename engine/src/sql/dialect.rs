@@ -256,22 +256,16 @@ type PartitionColumn = (Ident, Option<FieldRef>);
 /// statement has that pair of words there, and the parser knows only some of its forms.
 fn take_partitioned_by(tokens: &mut Vec<TokenWithSpan>) -> Result<Vec<PartitionColumn>> {
     let mut depth = 0_usize;
-    let mut found = None;
-    for index in 0..tokens.len() {
-        match &tokens[index].token {
+    let found = (0..tokens.len()).find(|index| {
+        match &tokens[*index].token {
             Token::LParen => depth += 1,
             Token::RParen => depth = depth.saturating_sub(1),
-            Token::Word(_) if depth == 0 => {
-                if word(tokens, index).as_deref() == Some("PARTITIONED")
-                    && word(tokens, index + 1).as_deref() == Some("BY")
-                {
-                    found = Some(index);
-                    break;
-                }
-            }
             _ => {}
         }
-    }
+        depth == 0
+            && word(tokens, *index).as_deref() == Some("PARTITIONED")
+            && word(tokens, *index + 1).as_deref() == Some("BY")
+    });
     let Some(start) = found else {
         return Ok(vec![]);
     };

@@ -18,7 +18,7 @@ use apiary_protocol::delta::paths;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use datafusion::common::config::ConfigOptions;
+use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, ScalarValue, Statistics};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
@@ -101,9 +101,12 @@ pub(super) fn template(
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let source = ParquetSource::new(table.clone())
-        .with_enable_page_index(true)
-        .with_bloom_filter_on_read(true);
+    let mut options = TableParquetOptions::default();
+    options.global.enable_page_index = true;
+    options.global.bloom_filter_on_read = true;
+    // Spark's old timestamps; as nanoseconds they would end in the year 2262.
+    options.global.coerce_int96 = Some("us".into());
+    let source = ParquetSource::new(table.clone()).with_table_parquet_options(options);
     let config = FileScanConfigBuilder::new(meadow_url()?, Arc::new(source))
         .with_statistics(statistics)
         .with_limit(limit)
