@@ -1,5 +1,6 @@
 //! The command line as `--help` shows it.
 
+use crate::bench::worker::Engine;
 use crate::config::keys_help;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -77,6 +78,9 @@ pub enum Command {
     Demo(Demo),
     /// Measure against plain DataFusion
     Bench(Bench),
+    /// One engine that takes orders from a benchmark
+    #[command(hide = true)]
+    BenchWorker(Worker),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -199,6 +203,15 @@ pub struct Demo {
 pub struct Bench {
     #[command(subcommand)]
     pub what: Bencher,
+}
+
+#[derive(Args, Debug)]
+pub struct Worker {
+    #[arg(long, value_enum)]
+    pub engine: Engine,
+    /// The settings as JSON
+    #[arg(long)]
+    pub settings: String,
 }
 
 /// Where figures go and how often they are taken.

@@ -6,8 +6,8 @@ use crate::args::{Demo, Format};
 use crate::failure::{Failure, Result};
 use crate::run::{Runner, written};
 use crate::signals::Interrupts;
-use crate::tpch::{self, TABLES, Table};
-use apiary::{Apiary, Frame, Session, WriteOptions};
+use crate::tpch::{self, TABLES};
+use apiary::{Apiary, Session};
 
 pub const DEFAULT_STORAGE: &str = "./apiary-demo";
 const HIVE: &str = "demo";
@@ -47,7 +47,10 @@ pub async fn demo(
             let frame = box_ns
                 .create_frame(table.name(), table.schema(), &[])
                 .await?;
-            fill(&frame, table, options.scale).await?;
+            match tpch::fill(&frame, table, options.scale).await? {
+                Some(report) => println!("{}: {}", frame.name(), written(&report)),
+                None => println!("{}: all rows are there already", frame.name()),
+            }
         }
         Ok::<(), Failure>(())
     };
@@ -82,29 +85,6 @@ pub async fn demo(
          apiary-node --storage {storage} load mine FILE.csv          your own data\n  \
          apiary-node --storage {storage} inspect apiary.json         see an object of the storage"
     );
-    Ok(())
-}
-
-/// One commit with all rows, unless they are there.
-async fn fill(frame: &Frame, table: Table, scale: f64) -> Result<()> {
-    let expected = table.row_count(scale);
-    let info = frame.info().await?;
-    if info.row_count == Some(expected) {
-        println!(
-            "{}: {expected} rows, as before (version {})",
-            frame.name(),
-            info.version
-        );
-        return Ok(());
-    }
-    // Of another scale, or none yet.
-    let options = WriteOptions {
-        overwrite: true,
-        ..Default::default()
-    };
-    let rows = futures::stream::iter(table.reader(scale));
-    let report = frame.write_with(rows, options).await?;
-    println!("{}: {}", frame.name(), written(&report));
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! `apiary` crate.
 
 mod args;
+mod bench;
 mod config;
 mod demo;
 mod failure;
@@ -19,6 +20,8 @@ mod signals;
 mod start;
 mod status;
 mod tpch;
+#[cfg(test)]
+mod tpch_plans;
 
 use crate::args::{Cli, Command, Inspect, Sql};
 use crate::config::{Config, LogFormat};
@@ -105,7 +108,8 @@ fn command(started: Instant) -> Result<()> {
                 runtime.block_on(demo::demo(&options, storage, apiary, &interrupts))
             })
         }
-        Command::Bench(_) => Err(Failure::Usage("not there yet".into())),
+        Command::Bench(options) => bench::bench(&options.what, &config, &runtime),
+        Command::BenchWorker(options) => runtime.block_on(bench::worker::work(&options, &config)),
     }
 }
 

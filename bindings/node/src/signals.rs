@@ -58,10 +58,6 @@ impl Interrupts {
         let _ = count.wait_for(|count| *count > 0).await;
     }
 
-    pub fn is_asked(&self) -> bool {
-        *self.count.borrow() > 0
-    }
-
     /// The shell has dealt with the interrupt and goes on.
     pub fn reset(&self) {
         self.sender.send_modify(|count| *count = 0);

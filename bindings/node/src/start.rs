@@ -3,11 +3,11 @@
 use crate::failure::Result;
 use crate::memory;
 use crate::signals::Interrupts;
-use apiary::Apiary;
+use apiary::{Apiary, NodeStatus};
 use std::time::{Duration, Instant};
 
 /// How often the node is looked at, to give memory back once it rests.
-const LOOK: Duration = Duration::from_secs(5);
+pub const LOOK: Duration = Duration::from_secs(5);
 
 pub async fn start(apiary: &Apiary, interrupts: &Interrupts, started: Instant) -> Result<()> {
     let status = apiary.status().await?;
@@ -27,9 +27,7 @@ pub async fn start(apiary: &Apiary, interrupts: &Interrupts, started: Instant) -
             () = tokio::time::sleep(LOOK) => {}
         }
         if let Ok(status) = apiary.status().await {
-            let requests = &status.requests;
-            let work = requests.read_bytes + requests.written_bytes;
-            keeper.look(status.running_queries > 0 || status.queued_tasks > 0, work);
+            keeper.look(&status);
         }
     }
     eprintln!("stopping");
@@ -38,13 +36,15 @@ pub async fn start(apiary: &Apiary, interrupts: &Interrupts, started: Instant) -
 
 /// Gives memory back once after each stretch of work, when nothing runs.
 #[derive(Debug, Default)]
-struct IdleKeeper {
+pub struct IdleKeeper {
     work_seen: u64,
     has_worked: bool,
 }
 
 impl IdleKeeper {
-    fn look(&mut self, is_busy: bool, work: u64) {
+    pub fn look(&mut self, status: &NodeStatus) {
+        let is_busy = status.running_queries > 0 || status.queued_tasks > 0;
+        let work = status.requests.read_bytes + status.requests.written_bytes;
         if self.is_due(is_busy, work) {
             memory::give_back();
         }

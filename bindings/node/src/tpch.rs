@@ -7,6 +7,7 @@ use apiary::arrow::array::RecordBatch;
 use apiary::arrow::datatypes::SchemaRef;
 use apiary::arrow::error::ArrowError;
 use apiary::arrow::record_batch::RecordBatchReader;
+use apiary::{Frame, WriteOptions, WriteReport};
 use tpchgen::generators as tables;
 use tpchgen::q_and_a::queries;
 
@@ -101,6 +102,20 @@ impl Table {
         };
         count as u64
     }
+}
+
+/// Writes all rows of a table in one commit, unless they are there.
+pub async fn fill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<Option<WriteReport>> {
+    if frame.info().await?.row_count == Some(table.row_count(scale)) {
+        return Ok(None);
+    }
+    // Of another scale, or none yet.
+    let options = WriteOptions {
+        overwrite: true,
+        ..Default::default()
+    };
+    let rows = futures::stream::iter(table.reader(scale));
+    Ok(Some(frame.write_with(rows, options).await?))
 }
 
 /// The text of a query, 1 to 22, as one statement. The scale is a parameter of query 11.

@@ -4,8 +4,9 @@ use crate::answer::Answer;
 use crate::node::Apiary;
 use apiary_actors::{WriteOptions, WriteReport};
 use apiary_engine::catalog::FrameEntry;
-use apiary_engine::ledger::Snapshot;
+use apiary_engine::ledger::{Cell, Snapshot};
 use apiary_engine::{Error, Result};
+use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::names::FrameName;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -92,6 +93,17 @@ impl Frame {
             created_at_ms: snapshot.metadata.created_time,
             committed_at_ms: snapshot.timestamp_ms,
         })
+    }
+
+    /// The keys of the newest version's cells, relative to the storage's root, in order.
+    pub async fn cell_keys(&self) -> Result<Vec<String>> {
+        let (_, snapshot) = self.snapshot().await?;
+        let location = &snapshot.location;
+        let key = |cell: &Arc<Cell>| match decode_path(&cell.add.path) {
+            Ok(path) => Ok(format!("{location}/{path}")),
+            Err(reason) => Err(Error::corrupt(&cell.add.path, reason)),
+        };
+        snapshot.cells().map(key).collect()
     }
 
     /// Appends a stream of batches in one commit. Memory stays bounded however long the stream is.
