@@ -44,13 +44,23 @@ pub enum Error {
     Conflict(#[from] crate::ledger::Conflict),
     /// Rate limited, hot, or momentarily impossible.
     #[error("{what}; retry in {} ms", .retry_after.as_millis())]
-    Busy { what: String, retry_after: std::time::Duration },
+    Busy {
+        what: String,
+        retry_after: std::time::Duration,
+    },
     #[error("the outcome of {what} is unknown: {reason}")]
     OutcomeUnknown { what: String, reason: String },
     #[error("{action} {key}: {source}")]
-    Store { action: &'static str, key: String, source: object_store::Error },
+    Store {
+        action: &'static str,
+        key: String,
+        source: object_store::Error,
+    },
     #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    Io {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("the query was cancelled")]
     Cancelled,
     #[error("the deadline of {} ms passed", .0.as_millis())]
@@ -71,7 +81,10 @@ pub enum Error {
 
 impl Error {
     pub fn corrupt(key: impl Into<String>, reason: impl ToString) -> Self {
-        Self::Corrupt { key: key.into(), reason: reason.to_string() }
+        Self::Corrupt {
+            key: key.into(),
+            reason: reason.to_string(),
+        }
     }
 
     pub fn rejected(message: impl Into<String>) -> Self {
@@ -103,7 +116,10 @@ impl From<DataFusionError> for Error {
         match error {
             DataFusionError::External(source) => match source.downcast::<Error>() {
                 Ok(ours) => *ours,
-                Err(source) => Self::Other { what: "query".into(), source },
+                Err(source) => Self::Other {
+                    what: "query".into(),
+                    source,
+                },
             },
             DataFusionError::Context(_, inner) => Self::from(*inner),
             DataFusionError::Diagnostic(_, inner) => Self::from(*inner),
@@ -113,13 +129,17 @@ impl From<DataFusionError> for Error {
                         Ok(inner) => Self::from(*inner),
                         Err(source) => match source.downcast::<Error>() {
                             Ok(ours) => *ours,
-                            Err(source) => Self::Other { what: "query".into(), source },
+                            Err(source) => Self::Other {
+                                what: "query".into(),
+                                source,
+                            },
                         },
                     }
                 }
-                other => {
-                    Self::Sql(Box::new(DataFusionError::ArrowError(Box::new(other), backtrace)))
-                }
+                other => Self::Sql(Box::new(DataFusionError::ArrowError(
+                    Box::new(other),
+                    backtrace,
+                ))),
             },
             DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
                 Ok(inner) => Self::from(inner),

@@ -3,6 +3,12 @@
 //! `engine` and `actors` reach all of it through [`Host`] alone, so a simulation can replace it and
 //! the same seed gives the same trace.
 
+mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use disk::DiskFiles;
+
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::io;
@@ -34,38 +40,64 @@ impl dyn Entropy {
     }
 }
 
-/// What a directory entry or a file is.
+/// What a file or directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStatus {
-    pub path: PathBuf,
     pub is_directory: bool,
     pub size_bytes: u64,
-    /// Milliseconds since the Unix epoch, by the file system's clock.
-    pub modified_ms: i64,
+    /// Microseconds since the Unix epoch, by the file system's clock.
+    pub modified_us: i64,
+    /// Tells a file from the one that replaced it under the same name (an inode number).
+    pub identity: u64,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirectoryEntry {
+    /// A name that is not Unicode is left out of listings: no key can spell it.
+    pub name: String,
+    /// False for a symbolic link, whatever it leads to.
+    pub is_directory: bool,
 }
 
 /// The seam under the local store. All calls block; [`Host::blocking`] runs them. Paths are absolute.
 ///
 /// Durability is what `sync` and `sync_directory` promise and nothing else is: a simulation drops or
-/// tears everything that was not synced.
+/// tears everything that was not synced. No call makes a parent directory: who makes one has to
+/// make it durable.
 pub trait Files: Send + Sync + Debug {
-    /// Creates or truncates the file, making missing parent directories, and writes all parts.
-    fn write(&self, path: &Path, parts: &[Bytes]) -> io::Result<()>;
+    /// Writes all parts one after the other from `offset` on, creating the file when it is absent.
+    /// What was there before or after is kept.
+    fn write(&self, path: &Path, offset: u64, parts: &[Bytes]) -> io::Result<()>;
     /// Makes a file's content durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
-    /// A second name for a file; `AlreadyExists` when `to` is there. Makes missing parents of `to`.
+    /// A second name for a file; `AlreadyExists` when `to` is there.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Replaces `to` atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
-    /// Removes a file or an empty directory.
+    /// Makes one directory in an existing one; `AlreadyExists` when something is there.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory; one that is not empty is an error.
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+    /// Status of what the path leads to.
     fn status(&self, path: &Path) -> io::Result<FileStatus>;
+    /// The path with every symbolic link resolved.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
     /// Entries of one directory, in name order; an absent directory is `NotFound`.
-    fn list(&self, path: &Path) -> io::Result<Vec<FileStatus>>;
-    /// Bytes of the range, or an error when the file is shorter.
-    fn read(&self, path: &Path, range: Range<u64>) -> io::Result<Bytes>;
+    fn list(&self, path: &Path) -> io::Result<Vec<DirectoryEntry>>;
+    /// Opens a file for reading; what is read stays one file's content, also when it is replaced.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
+}
+
+/// A file opened for reading.
+pub trait OpenFile: Send + Sync + Debug {
+    fn status(&self) -> io::Result<FileStatus>;
+    /// Bytes of the range, or `UnexpectedEof` when the file is shorter.
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
 }
 
 /// Runs blocking jobs. The real one has a few I/O threads behind a bounded channel; a simulation
@@ -84,7 +116,9 @@ impl dyn Blocking {
         self.run(Box::new(move || {
             let _ = sender.send(job());
         }));
-        receiver.await.map_err(|_| io::Error::other("a blocking job ended without a result"))
+        receiver
+            .await
+            .map_err(|_| io::Error::other("a blocking job ended without a result"))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Settings are data: read at the edge from flags, environment and file, refused when unknown.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +26,28 @@ pub enum Backpressure {
     Block,
     Error,
     Ignore,
+}
+
+/// What opening a meadow takes from the environment and the user's files, read at the edge.
+#[derive(Clone, Default, PartialEq)]
+pub struct StorageEnvironment {
+    /// `AWS_…`, `GOOGLE_…` and `AZURE_…` variables, and what the files of these clouds say.
+    pub variables: BTreeMap<String, String>,
+    /// What `~` stands for.
+    pub home: Option<PathBuf>,
+    /// What a relative path is relative to.
+    pub working_directory: Option<PathBuf>,
+}
+
+/// Values are secrets: only names are shown.
+impl fmt::Debug for StorageEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageEnvironment")
+            .field("variables", &self.variables.keys().collect::<Vec<_>>())
+            .field("home", &self.home)
+            .field("working_directory", &self.working_directory)
+            .finish()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +80,9 @@ pub struct Settings {
     pub backpressure: Backpressure,
     /// Commits between two checkpoints of a frame's ledger.
     pub checkpoint_interval: u64,
+    /// What opening a meadow takes from the environment; filled at the edge, never stored.
+    #[serde(skip)]
+    pub storage: StorageEnvironment,
 }
 
 impl Default for Settings {
@@ -75,6 +102,7 @@ impl Default for Settings {
             storage_deadline_ms: 60_000,
             backpressure: Backpressure::default(),
             checkpoint_interval: 100,
+            storage: StorageEnvironment::default(),
         }
     }
 }

@@ -1,0 +1,69 @@
+//! The check of a store before it is trusted.
+
+use super::Meadow;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use futures::future::join_all;
+use object_store::Error as StoreError;
+
+/// Creates that run at once.
+const RIVALS: usize = 8;
+
+impl Meadow {
+    /// Proves the store with concurrent creates of one key and checks or makes `apiary.json`.
+    ///
+    /// Some stores ignore the condition of a put, or race it: two commits of one version would both
+    /// be acknowledged. Such a store is refused here, before anything is written to it.
+    pub async fn prove(&self) -> Result<()> {
+        let id: [u8; 16] = self.host.entropy.bytes();
+        let key = format!("_swarm/proof/{:032x}", u128::from_le_bytes(id));
+        let outcome = self.prove_create(&key).await;
+        // Also after a refusal: what was written for the check is nobody's.
+        let cleaned = self.delete(&key).await;
+        outcome.and(cleaned)
+    }
+
+    async fn prove_create(&self, key: &str) -> Result<()> {
+        let path = super::path_of(key)?;
+        let bodies: Vec<Bytes> = (0..RIVALS)
+            .map(|rival| Bytes::from(format!("{key} {rival}")))
+            .collect();
+        let attempts = bodies
+            .iter()
+            .map(|body| self.rooted.try_create(&path, body.clone().into()));
+        let mut winners = Vec::new();
+        let mut refusal = None;
+        for (rival, result) in join_all(attempts).await.into_iter().enumerate() {
+            match result {
+                Ok(_) => winners.push(rival),
+                Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {}
+                Err(error) => refusal = Some(error),
+            }
+        }
+        let found = self.get(key).await?;
+        match (winners.as_slice(), found, refusal) {
+            ([_, _, ..], _, _) => Err(self.unfit(format!(
+                "{} of {RIVALS} concurrent creates of one key were all acknowledged",
+                winners.len()
+            ))),
+            ([winner], Some(found), _) if found == bodies[*winner] => Ok(()),
+            ([_], _, _) => {
+                Err(self
+                    .unfit("an acknowledged create does not read back as it was written".into()))
+            }
+            (_, _, Some(error)) => Err(super::store_error("creating", key, error)),
+            ([], _, None) => {
+                Err(self.unfit("of concurrent creates of one key all were refused".into()))
+            }
+        }
+    }
+
+    fn unfit(&self, what: String) -> Error {
+        Error::rejected(format!(
+            "{} cannot be a meadow: {what}. It ignores or races `If-None-Match: *`, and commits \
+             would be lost. Use a store that keeps it (AWS S3, Google Cloud Storage, Azure, \
+             Cloudflare R2, a current version of yours) or a local directory.",
+            self.label()
+        ))
+    }
+}

@@ -1,0 +1,316 @@
+//! The store that everybody reads and writes through: counts requests and retries what is safe.
+//!
+//! A ranged get is read whole inside its retry, because a body can break as a request can. A
+//! conditional write is attempted once.
+
+use super::RequestCounts;
+use super::retry::Retry;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result, UploadPart, coalesce_ranges,
+};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most objects that a store lists per request.
+const LIST_PAGE_OBJECTS: u64 = 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    get_count: AtomicU64,
+    head_count: AtomicU64,
+    put_count: AtomicU64,
+    list_count: AtomicU64,
+    delete_count: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub fn read(&self) -> RequestCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RequestCounts {
+            get_count: load(&self.get_count),
+            head_count: load(&self.head_count),
+            put_count: load(&self.put_count),
+            list_count: load(&self.list_count),
+            delete_count: load(&self.delete_count),
+            read_bytes: load(&self.read_bytes),
+            written_bytes: load(&self.written_bytes),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Rooted {
+    pub inner: Arc<dyn ObjectStore>,
+    pub counters: Arc<Counters>,
+    pub retry: Retry,
+    /// Ranges of one object that are closer than this are read with one request.
+    pub gap_bytes: u64,
+}
+
+impl fmt::Display for Rooted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Rooted {
+    /// The whole object, body inside the retry; refuses one that is larger than `bytes_max`.
+    pub async fn read_whole(&self, path: &Path, bytes_max: u64) -> Result<Bytes> {
+        self.retry
+            .run(|| async {
+                add(&self.counters.get_count, 1);
+                let result = self.inner.get_opts(path, GetOptions::default()).await?;
+                if result.meta.size > bytes_max {
+                    return Err(object_store::Error::NotSupported {
+                        source: format!("{} bytes are more than {bytes_max}", result.meta.size)
+                            .into(),
+                    });
+                }
+                let bytes = result.bytes().await?;
+                add(&self.counters.read_bytes, bytes.len() as u64);
+                Ok(bytes)
+            })
+            .await
+    }
+
+    /// One attempt to create, counted and inside the deadline.
+    pub async fn try_create(&self, path: &Path, body: PutPayload) -> Result<PutResult> {
+        self.count_put(&body);
+        self.retry
+            .once(self.inner.put_opts(path, body, PutMode::Create.into()))
+            .await
+    }
+
+    /// Objects under a prefix, all pages inside the retry, sorted by key.
+    pub async fn list_sorted(
+        &self,
+        prefix: Option<&Path>,
+        after: Option<&Path>,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut found = self
+            .retry
+            .run(|| async {
+                let stream = match after {
+                    Some(after) => self.list_with_offset(prefix, after),
+                    None => self.list(prefix),
+                };
+                stream.try_collect::<Vec<_>>().await
+            })
+            .await?;
+        found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        Ok(found)
+    }
+
+    pub async fn remove(&self, path: &Path) -> Result<()> {
+        self.retry
+            .run(|| async {
+                add(&self.counters.delete_count, 1);
+                match self.inner.delete(path).await {
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    result => result,
+                }
+            })
+            .await
+    }
+
+    /// Counts the bytes of a body that the caller streams.
+    fn count_body(&self, result: GetResult) -> GetResult {
+        let (meta, range) = (result.meta.clone(), result.range.clone());
+        let attributes = result.attributes.clone();
+        let counters = Arc::clone(&self.counters);
+        let body = result
+            .into_stream()
+            .inspect_ok(move |bytes| add(&counters.read_bytes, bytes.len() as u64));
+        GetResult {
+            payload: GetResultPayload::Stream(body.boxed()),
+            meta,
+            range,
+            attributes,
+        }
+    }
+
+    fn count_put(&self, payload: &PutPayload) {
+        add(&self.counters.put_count, 1);
+        add(
+            &self.counters.written_bytes,
+            payload.content_length() as u64,
+        );
+    }
+
+    fn count_listed<'a>(
+        &self,
+        stream: BoxStream<'a, Result<ObjectMeta>>,
+    ) -> BoxStream<'a, Result<ObjectMeta>> {
+        let counters = Arc::clone(&self.counters);
+        let mut listed = 0;
+        add(&counters.list_count, 1);
+        stream
+            .inspect_ok(move |_| {
+                if listed > 0 && listed % LIST_PAGE_OBJECTS == 0 {
+                    add(&counters.list_count, 1);
+                }
+                listed += 1;
+            })
+            .boxed()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Rooted {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let attempt = || {
+            self.count_put(&payload);
+            self.inner.put_opts(location, payload.clone(), opts.clone())
+        };
+        match opts.mode {
+            PutMode::Overwrite => self.retry.run(attempt).await,
+            PutMode::Create | PutMode::Update(_) => self.retry.once(attempt()).await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self
+            .retry
+            .run(|| {
+                add(&self.counters.put_count, 1);
+                self.inner.put_multipart_opts(location, opts.clone())
+            })
+            .await?;
+        Ok(Box::new(CountedUpload {
+            inner,
+            counters: Arc::clone(&self.counters),
+        }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.retry
+            .run(|| async {
+                let kind = match options.head {
+                    true => &self.counters.head_count,
+                    false => &self.counters.get_count,
+                };
+                add(kind, 1);
+                let result = self.inner.get_opts(location, options.clone()).await?;
+                if options.range.is_none() || options.head {
+                    return Ok(self.count_body(result));
+                }
+                let (meta, range) = (result.meta.clone(), result.range.clone());
+                let attributes = result.attributes.clone();
+                let bytes = result.bytes().await?;
+                add(&self.counters.read_bytes, bytes.len() as u64);
+                let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
+                Ok(GetResult {
+                    payload,
+                    meta,
+                    range,
+                    attributes,
+                })
+            })
+            .await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        coalesce_ranges(
+            ranges,
+            |range| self.get_range(location, range),
+            self.gap_bytes,
+        )
+        .await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let counters = Arc::clone(&self.counters);
+        self.inner.delete_stream(
+            locations
+                .inspect_ok(move |_| add(&counters.delete_count, 1))
+                .boxed(),
+        )
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.count_listed(self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.count_listed(self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.retry
+            .run(|| {
+                add(&self.counters.list_count, 1);
+                self.inner.list_with_delimiter(prefix)
+            })
+            .await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        add(&self.counters.put_count, 1);
+        self.retry
+            .once(self.inner.copy_opts(from, to, options))
+            .await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        add(&self.counters.put_count, 1);
+        self.retry
+            .once(self.inner.rename_opts(from, to, options))
+            .await
+    }
+}
+
+#[derive(Debug)]
+struct CountedUpload {
+    inner: Box<dyn MultipartUpload>,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl MultipartUpload for CountedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        add(&self.counters.put_count, 1);
+        add(&self.counters.written_bytes, data.content_length() as u64);
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        add(&self.counters.put_count, 1);
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        add(&self.counters.delete_count, 1);
+        self.inner.abort().await
+    }
+}
