@@ -1,9 +1,8 @@
 //! One simulation, in this process: the trace on standard output, its result in the last line.
 
-use crate::process;
-use apiary_simulations::trace::Trace;
-use apiary_simulations::world::World;
-use apiary_simulations::{clock, scenarios};
+use crate::trace::Trace;
+use crate::world::World;
+use crate::{clock, process, scenarios};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -44,18 +43,29 @@ pub fn main(arguments: &[String]) -> ExitCode {
         eprintln!("no scenario {scenario:?}; `list` names them");
         return ExitCode::from(2);
     };
-    let trace = Trace::new(Box::new(BufWriter::with_capacity(64 * 1024, std::io::stdout())));
+    let trace = Trace::new(Box::new(BufWriter::with_capacity(
+        64 * 1024,
+        std::io::stdout(),
+    )));
     let failure = run(scenario, seed, &trace);
     let result = SimulationResult {
         simulated_ms: clock::now().as_millis() as u64,
         event_count: trace.line_count(),
-        coverage: trace.coverage().into_iter().map(|(what, count)| (what.into(), count)).collect(),
+        coverage: trace
+            .coverage()
+            .into_iter()
+            .map(|(what, count)| (what.into(), count))
+            .collect(),
         failure,
     };
     trace.flush();
     let text = serde_json::to_string(&result).unwrap_or_else(|error| error.to_string());
     let written = writeln!(std::io::stdout(), "{RESULT_MARK}{text}");
-    if result.failure.is_some() || written.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if result.failure.is_some() || written.is_err() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn run(scenario: &scenarios::Scenario, seed: u64, trace: &Trace) -> Option<String> {
@@ -76,7 +86,9 @@ fn run(scenario: &scenarios::Scenario, seed: u64, trace: &Trace) -> Option<Strin
         (Err(_), None) => Some("a panic without a message".into()),
         (Ok(Ok(())), None) => match process::thread_count() {
             1 => None,
-            count => Some(format!("the simulation ended with {count} threads; it must have one")),
+            count => Some(format!(
+                "the simulation ended with {count} threads; it must have one"
+            )),
         },
     }
 }

@@ -13,7 +13,7 @@
 use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
-use apiary_engine::host::{FileStatus, Files};
+use apiary_engine::host::{DirectoryEntry, FileStatus, Files, OpenFile};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -36,15 +36,24 @@ struct Content {
     bytes: Bytes,
     /// As of the last sync; `None` when it never was.
     synced: Option<Bytes>,
-    modified_ms: i64,
+    modified_us: i64,
 }
 
 /// A change of names that no directory sync has covered yet.
 #[derive(Clone, Debug)]
 enum NameChange {
-    Set { path: PathBuf, entry: Entry },
-    Remove { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf, entry: Entry },
+    Set {
+        path: PathBuf,
+        entry: Entry,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        entry: Entry,
+    },
 }
 
 impl NameChange {
@@ -111,7 +120,10 @@ fn dark() -> Error {
 }
 
 fn missing(path: &Path) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{}: not found", path.display()))
+    Error::new(
+        ErrorKind::NotFound,
+        format!("{}: not found", path.display()),
+    )
 }
 
 impl SimFiles {
@@ -160,13 +172,19 @@ impl SimFiles {
             Entry::Directory => None,
             Entry::File(id) => disk.contents.get(id).map(|content| content.bytes.clone()),
         };
-        disk.names.iter().filter_map(|(path, entry)| Some((path.clone(), content(entry)?))).collect()
+        disk.names
+            .iter()
+            .filter_map(|(path, entry)| Some((path.clone(), content(entry)?)))
+            .collect()
     }
 
     /// Decides what is left after power was lost, and switches it on again.
     pub fn power_cut(&self, rng: &mut Rng) -> CutReport {
         let mut disk = self.disk.lock();
-        let mut report = CutReport { names_pending: disk.pending.len(), ..CutReport::default() };
+        let mut report = CutReport {
+            names_pending: disk.pending.len(),
+            ..CutReport::default()
+        };
         let kept = keep_names(std::mem::take(&mut disk.pending), rng);
         report.names_lost = report.names_pending - kept.len();
         let mut names = std::mem::take(&mut disk.durable_names);
@@ -174,7 +192,9 @@ impl SimFiles {
         let reachable = only_reachable(names);
         for (path, entry) in &reachable {
             let Entry::File(id) = entry else { continue };
-            let Some(content) = disk.contents.get_mut(id) else { continue };
+            let Some(content) = disk.contents.get_mut(id) else {
+                continue;
+            };
             if content.synced.as_ref() == Some(&content.bytes) {
                 continue;
             }
@@ -183,20 +203,25 @@ impl SimFiles {
             report.files_torn += usize::from(left != content.bytes);
             let (was, is) = (content.bytes.len(), left.len());
             let path = path.display();
-            self.trace.event(&self.node, format_args!("left {path} {how} {was} -> {is}"));
+            self.trace
+                .event(&self.node, format_args!("left {path} {how} {was} -> {is}"));
             content.bytes = left;
         }
         let live: Vec<FileId> = reachable.values().filter_map(Entry::file).collect();
         disk.contents.retain(|id, _| live.contains(id));
-        disk.contents.values_mut().for_each(|content| content.synced = Some(content.bytes.clone()));
+        disk.contents
+            .values_mut()
+            .for_each(|content| content.synced = Some(content.bytes.clone()));
         disk.names = reachable.clone();
         disk.durable_names = reachable;
         disk.fuse = None;
         disk.dark = false;
-        self.trace.event(&self.node, format_args!("power-cut {report:?}"));
+        self.trace
+            .event(&self.node, format_args!("power-cut {report:?}"));
         self.trace.count("power_cuts", 1);
         let unsynced = report.names_pending > 0 || report.files_unsynced > 0;
-        self.trace.count("power_cuts_with_something_unsynced", u64::from(unsynced));
+        self.trace
+            .count("power_cuts_with_something_unsynced", u64::from(unsynced));
         self.trace.count("files_torn", report.files_torn as u64);
         self.trace.count("names_lost", report.names_lost as u64);
         report
@@ -217,7 +242,8 @@ impl SimFiles {
             Ok(_) => String::from("ok"),
             Err(error) => format!("{:?}", error.kind()),
         };
-        self.trace.event(&self.node, format_args!("{what} {outcome}"));
+        self.trace
+            .event(&self.node, format_args!("{what} {outcome}"));
         match &mut disk.fuse {
             Some(0) => {
                 disk.dark = true;
@@ -259,25 +285,40 @@ fn keep_names(pending: Vec<NameChange>, rng: &mut Rng) -> Vec<NameChange> {
 /// Drops what lies in a directory that is not there.
 fn only_reachable(names: BTreeMap<PathBuf, Entry>) -> BTreeMap<PathBuf, Entry> {
     let is_there = |path: &Path| {
-        path.ancestors().skip(1).all(|parent| {
-            parent.parent().is_none() || names.get(parent) == Some(&Entry::Directory)
-        })
+        path.ancestors()
+            .skip(1)
+            .all(|parent| parent.parent().is_none() || names.get(parent) == Some(&Entry::Directory))
     };
-    names.iter().filter(|(path, _)| is_there(path)).map(|(path, entry)| (path.clone(), *entry)).collect()
+    names
+        .iter()
+        .filter(|(path, _)| is_there(path))
+        .map(|(path, entry)| (path.clone(), *entry))
+        .collect()
 }
 
-/// What is left of unsynced bytes.
+/// What is left of unsynced bytes; those before the first change since the last sync stay.
 fn tear(bytes: &Bytes, synced: Option<&Bytes>, rng: &mut Rng) -> (&'static str, Bytes) {
-    let cut = rng.below(bytes.len() as u64 + 1) as usize;
+    let synced = synced.cloned().unwrap_or_default();
+    let safe = bytes
+        .iter()
+        .zip(&synced)
+        .take_while(|(new, old)| new == old)
+        .count();
+    let cut = rng.between(safe as u64, bytes.len() as u64) as usize;
     match rng.below(6) {
         0 => ("kept", bytes.clone()),
-        1 => ("old", synced.cloned().unwrap_or_default()),
-        2 => ("empty", Bytes::new()),
+        1 => ("old", synced),
+        2 => ("empty", bytes.slice(..safe)),
         3 => ("prefix", bytes.slice(..cut)),
         4 => {
-            let lines: Vec<usize> =
-                bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
-            ("line", bytes.slice(..rng.pick(&lines).copied().unwrap_or(0)))
+            let ends = (safe..bytes.len())
+                .filter(|at| bytes[*at] == b'\n')
+                .map(|at| at + 1);
+            let ends: Vec<usize> = ends.collect();
+            (
+                "line",
+                bytes.slice(..rng.pick(&ends).copied().unwrap_or(safe)),
+            )
         }
         _ => {
             let mut zeroed = bytes.to_vec();
@@ -293,64 +334,77 @@ impl Disk {
         self.pending.push(change);
     }
 
-    fn make_parents(&mut self, path: &Path) -> Result<()> {
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for parent in path.ancestors().skip(1).filter(|parent| parent.parent().is_some()) {
-            match self.names.get(parent) {
-                Some(Entry::Directory) => break,
-                Some(Entry::File(_)) => return Err(Error::from(ErrorKind::NotADirectory)),
-                None => missing.push(parent.to_path_buf()),
-            }
+    fn need_parent(&self, path: &Path) -> Result<()> {
+        match path.parent() {
+            Some(parent) if self.is_directory(parent) => Ok(()),
+            _ => Err(missing(path)),
         }
-        for path in missing.into_iter().rev() {
-            self.change(NameChange::Set { path, entry: Entry::Directory });
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.parent().is_none() || self.names.get(path) == Some(&Entry::Directory)
+    }
+
+    fn entry(&self, path: &Path) -> Result<Entry> {
+        if path.parent().is_none() {
+            return Ok(Entry::Directory);
         }
-        Ok(())
+        self.names.get(path).copied().ok_or_else(|| missing(path))
     }
 
     fn file_id(&self, path: &Path) -> Result<FileId> {
-        match self.names.get(path) {
-            Some(Entry::File(id)) => Ok(*id),
-            Some(Entry::Directory) => Err(Error::from(ErrorKind::IsADirectory)),
-            None => Err(missing(path)),
-        }
+        self.entry(path)?
+            .file()
+            .ok_or_else(|| Error::from(ErrorKind::IsADirectory))
     }
 
-    fn content(&self, path: &Path) -> Result<&Content> {
-        self.contents.get(&self.file_id(path)?).ok_or_else(|| missing(path))
-    }
-
-    fn write(&mut self, path: &Path, bytes: Bytes) -> Result<()> {
-        self.make_parents(path)?;
+    fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
         let id = match self.file_id(path) {
             Ok(id) => id,
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.need_parent(path)?;
                 let id = self.next_id;
                 self.next_id += 1;
-                self.change(NameChange::Set { path: path.to_path_buf(), entry: Entry::File(id) });
+                self.change(NameChange::Set {
+                    path: path.to_path_buf(),
+                    entry: Entry::File(id),
+                });
                 id
             }
             Err(error) => return Err(error),
         };
-        let room = self.free_bytes.map_or(bytes.len(), |free| bytes.len().min(free as usize));
-        let modified_ms = modified_ms();
-        let content =
-            self.contents.entry(id).or_insert(Content { bytes: Bytes::new(), synced: None, modified_ms });
-        content.bytes = bytes.slice(..room);
-        content.modified_ms = modified_ms;
+        let room = self
+            .free_bytes
+            .map_or(bytes.len(), |free| bytes.len().min(free as usize));
+        let modified_us = modified_us();
+        let content = self.contents.entry(id).or_insert_with(|| Content {
+            bytes: Bytes::new(),
+            synced: None,
+            modified_us,
+        });
+        let (start, end) = (offset as usize, offset as usize + room);
+        let mut whole = content.bytes.to_vec();
+        whole.resize(whole.len().max(end), 0);
+        whole[start..end].copy_from_slice(&bytes[..room]);
+        content.bytes = whole.into();
+        content.modified_us = modified_us;
         if let Some(free) = &mut self.free_bytes {
             *free -= room as u64;
         }
-        if room < bytes.len() { Err(Error::from(ErrorKind::StorageFull)) } else { Ok(()) }
+        if room < bytes.len() {
+            Err(Error::from(ErrorKind::StorageFull))
+        } else {
+            Ok(())
+        }
     }
 
-    fn status(&self, path: &Path, entry: Entry) -> FileStatus {
+    fn status(&self, entry: Entry) -> FileStatus {
         let content = entry.file().and_then(|id| self.contents.get(&id));
         FileStatus {
-            path: path.to_path_buf(),
             is_directory: entry == Entry::Directory,
             size_bytes: content.map_or(0, |content| content.bytes.len() as u64),
-            modified_ms: content.map_or(0, |content| content.modified_ms),
+            modified_us: content.map_or(0, |content| content.modified_us),
+            identity: entry.file().map_or(0, |id| id + 1),
         }
     }
 
@@ -366,16 +420,46 @@ impl Disk {
 }
 
 /// A file system has one clock, whatever the nodes on it think.
-fn modified_ms() -> i64 {
-    clock::EPOCH_SECONDS as i64 * 1000 + clock::now().as_millis() as i64
+fn modified_us() -> i64 {
+    clock::EPOCH_SECONDS as i64 * 1_000_000 + clock::now().as_micros() as i64
+}
+
+/// A file as it was when it was opened: its content is one value, replaced and never changed.
+#[derive(Debug)]
+struct Opened {
+    files: SimFiles,
+    path: PathBuf,
+    status: FileStatus,
+    bytes: Bytes,
+}
+
+impl OpenFile for Opened {
+    fn status(&self) -> Result<FileStatus> {
+        Ok(self.status.clone())
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let what = format_args!(
+            "read {} {}..{}",
+            self.path.display(),
+            range.start,
+            range.end
+        );
+        self.files.call(what, |_| {
+            if range.start > range.end || range.end > self.bytes.len() as u64 {
+                return Err(Error::from(ErrorKind::UnexpectedEof));
+            }
+            Ok(self.bytes.slice(range.start as usize..range.end as usize))
+        })
+    }
 }
 
 impl Files for SimFiles {
-    fn write(&self, path: &Path, parts: &[Bytes]) -> Result<()> {
-        let bytes = Bytes::from(parts.concat());
-        let (length, crc) = (bytes.len(), checksum([bytes.as_ref()]));
-        let what = format_args!("write {} {length} {crc:08x}", path.display());
-        self.call(what, |disk| disk.write(path, bytes))
+    fn write(&self, path: &Path, offset: u64, parts: &[Bytes]) -> Result<()> {
+        let bytes = parts.concat();
+        let (length, crc) = (bytes.len(), checksum([bytes.as_slice()]));
+        let what = format_args!("write {} {offset}+{length} {crc:08x}", path.display());
+        self.call(what, |disk| disk.write(path, offset, &bytes))
     }
 
     fn sync(&self, path: &Path) -> Result<()> {
@@ -388,87 +472,140 @@ impl Files for SimFiles {
     }
 
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.call(format_args!("link {} {}", from.display(), to.display()), |disk| {
-            let entry = Entry::File(disk.file_id(from)?);
-            disk.make_parents(to)?;
-            if disk.names.contains_key(to) {
-                return Err(Error::from(ErrorKind::AlreadyExists));
-            }
-            disk.change(NameChange::Set { path: to.to_path_buf(), entry });
-            Ok(())
-        })
+        self.call(
+            format_args!("link {} {}", from.display(), to.display()),
+            |disk| {
+                let entry = Entry::File(disk.file_id(from)?);
+                disk.need_parent(to)?;
+                if disk.entry(to).is_ok() {
+                    return Err(Error::from(ErrorKind::AlreadyExists));
+                }
+                disk.change(NameChange::Set {
+                    path: to.to_path_buf(),
+                    entry,
+                });
+                Ok(())
+            },
+        )
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.call(format_args!("rename {} {}", from.display(), to.display()), |disk| {
-            let entry = Entry::File(disk.file_id(from)?);
-            if !to.parent().is_some_and(|parent| {
-                parent.parent().is_none() || disk.names.get(parent) == Some(&Entry::Directory)
-            }) {
-                return Err(missing(to));
-            }
-            if disk.names.get(to) == Some(&Entry::Directory) {
-                return Err(Error::from(ErrorKind::IsADirectory));
-            }
-            let (from, to) = (from.to_path_buf(), to.to_path_buf());
-            disk.change(NameChange::Rename { from, to, entry });
-            Ok(())
-        })
+        self.call(
+            format_args!("rename {} {}", from.display(), to.display()),
+            |disk| {
+                let entry = Entry::File(disk.file_id(from)?);
+                disk.need_parent(to)?;
+                if disk.is_directory(to) {
+                    return Err(Error::from(ErrorKind::IsADirectory));
+                }
+                let (from, to) = (from.to_path_buf(), to.to_path_buf());
+                disk.change(NameChange::Rename { from, to, entry });
+                Ok(())
+            },
+        )
     }
 
     fn sync_directory(&self, path: &Path) -> Result<()> {
         self.call(format_args!("sync-directory {}", path.display()), |disk| {
-            if path.parent().is_some() && disk.names.get(path) != Some(&Entry::Directory) {
+            if !disk.is_directory(path) {
                 return Err(missing(path));
             }
-            let (durable, pending) = std::mem::take(&mut disk.pending)
+            let (durable, pending): (Vec<_>, Vec<_>) = std::mem::take(&mut disk.pending)
                 .into_iter()
                 .partition(|change: &NameChange| change.directory() == Some(path));
             disk.pending = pending;
-            let durable: Vec<NameChange> = durable;
-            durable.iter().for_each(|change| change.apply(&mut disk.durable_names));
+            durable
+                .iter()
+                .for_each(|change| change.apply(&mut disk.durable_names));
+            Ok(())
+        })
+    }
+
+    fn make_directory(&self, path: &Path) -> Result<()> {
+        self.call(format_args!("make-directory {}", path.display()), |disk| {
+            if disk.entry(path).is_ok() {
+                return Err(Error::from(ErrorKind::AlreadyExists));
+            }
+            disk.need_parent(path)?;
+            disk.change(NameChange::Set {
+                path: path.to_path_buf(),
+                entry: Entry::Directory,
+            });
             Ok(())
         })
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
         self.call(format_args!("remove {}", path.display()), |disk| {
-            let entry = *disk.names.get(path).ok_or_else(|| missing(path))?;
-            if entry == Entry::Directory && disk.entries(path).next().is_some() {
-                return Err(Error::from(ErrorKind::DirectoryNotEmpty));
-            }
-            disk.change(NameChange::Remove { path: path.to_path_buf() });
+            disk.file_id(path)?;
+            disk.change(NameChange::Remove {
+                path: path.to_path_buf(),
+            });
             Ok(())
         })
     }
 
+    fn remove_directory(&self, path: &Path) -> Result<()> {
+        self.call(
+            format_args!("remove-directory {}", path.display()),
+            |disk| {
+                if disk.entry(path)? != Entry::Directory {
+                    return Err(Error::from(ErrorKind::NotADirectory));
+                }
+                if disk.entries(path).next().is_some() {
+                    return Err(Error::from(ErrorKind::DirectoryNotEmpty));
+                }
+                disk.change(NameChange::Remove {
+                    path: path.to_path_buf(),
+                });
+                Ok(())
+            },
+        )
+    }
+
     fn status(&self, path: &Path) -> Result<FileStatus> {
         self.call(format_args!("status {}", path.display()), |disk| {
-            let entry = *disk.names.get(path).ok_or_else(|| missing(path))?;
-            Ok(disk.status(path, entry))
+            Ok(disk.status(disk.entry(path)?))
         })
     }
 
-    fn list(&self, path: &Path) -> Result<Vec<FileStatus>> {
+    /// There are no symbolic links here.
+    fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        self.call(format_args!("resolve {}", path.display()), |disk| {
+            disk.entry(path)?;
+            Ok(path.to_path_buf())
+        })
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<DirectoryEntry>> {
         self.call(format_args!("list {}", path.display()), |disk| {
-            match disk.names.get(path) {
-                Some(Entry::Directory) => {}
-                _ if path.parent().is_none() => {}
-                Some(Entry::File(_)) => return Err(Error::from(ErrorKind::NotADirectory)),
-                None => return Err(missing(path)),
+            if disk.entry(path)? != Entry::Directory {
+                return Err(Error::from(ErrorKind::NotADirectory));
             }
-            Ok(disk.entries(path).map(|(path, entry)| disk.status(path, *entry)).collect())
+            let entry = |(path, entry): (&PathBuf, &Entry)| {
+                let name = path.file_name()?.to_str()?.to_string();
+                Some(DirectoryEntry {
+                    name,
+                    is_directory: *entry == Entry::Directory,
+                })
+            };
+            Ok(disk.entries(path).filter_map(entry).collect())
         })
     }
 
-    fn read(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
-        let what = format_args!("read {} {}..{}", path.display(), range.start, range.end);
-        self.call(what, |disk| {
-            let bytes = &disk.content(path)?.bytes;
-            if range.start > range.end || range.end > bytes.len() as u64 {
-                return Err(Error::from(ErrorKind::UnexpectedEof));
-            }
-            Ok(bytes.slice(range.start as usize..range.end as usize))
+    fn open(&self, path: &Path) -> Result<Box<dyn OpenFile>> {
+        let files = self.clone();
+        self.call(format_args!("open {}", path.display()), |disk| {
+            let id = disk.file_id(path)?;
+            let status = disk.status(Entry::File(id));
+            let bytes = disk.contents.get(&id).map(|content| content.bytes.clone());
+            let (path, bytes) = (path.to_path_buf(), bytes.ok_or_else(|| missing(path))?);
+            Ok(Box::new(Opened {
+                files,
+                path,
+                status,
+                bytes,
+            }) as Box<dyn OpenFile>)
         })
     }
 }
@@ -477,12 +614,18 @@ impl Files for SimFiles {
 mod tests {
     use super::*;
 
+    /// A disk with `/m/log`; neither directory is durable.
     fn files() -> SimFiles {
-        SimFiles::new("disk", &Trace::discard())
+        let files = SimFiles::new("disk", &Trace::discard());
+        files.make_directory(Path::new("/m")).unwrap();
+        files.make_directory(Path::new("/m/log")).unwrap();
+        files
     }
 
     fn write(files: &SimFiles, path: &str, text: &'static str) {
-        files.write(Path::new(path), &[Bytes::from_static(text.as_bytes())]).unwrap();
+        files
+            .write(Path::new(path), 0, &[Bytes::from_static(text.as_bytes())])
+            .unwrap();
     }
 
     fn read(files: &SimFiles, path: &str) -> Option<Bytes> {
@@ -493,7 +636,9 @@ mod tests {
     fn commit(files: &SimFiles, path: &str, text: &'static str) {
         write(files, "/m/log/tmp", text);
         files.sync(Path::new("/m/log/tmp")).unwrap();
-        files.link(Path::new("/m/log/tmp"), Path::new(path)).unwrap();
+        files
+            .link(Path::new("/m/log/tmp"), Path::new(path))
+            .unwrap();
         files.remove(Path::new("/m/log/tmp")).unwrap();
         for directory in ["/", "/m", "/m/log"] {
             files.sync_directory(Path::new(directory)).unwrap();
@@ -507,7 +652,11 @@ mod tests {
             commit(&files, "/m/log/0", "zero");
             write(&files, "/m/log/1", "never synced");
             files.power_cut(&mut Rng::new(seed));
-            assert_eq!(read(&files, "/m/log/0"), Some(Bytes::from_static(b"zero")), "seed {seed}");
+            assert_eq!(
+                read(&files, "/m/log/0"),
+                Some(Bytes::from_static(b"zero")),
+                "seed {seed}"
+            );
             assert_eq!(read(&files, "/m/log/tmp"), None);
         }
     }
@@ -555,11 +704,16 @@ mod tests {
             write(&files, "/m/log/tmp", "new");
             files.sync(Path::new("/m/log/tmp")).unwrap();
             files.sync_directory(Path::new("/m/log")).unwrap();
-            files.rename(Path::new("/m/log/tmp"), Path::new("/m/log/hint")).unwrap();
+            files
+                .rename(Path::new("/m/log/tmp"), Path::new("/m/log/hint"))
+                .unwrap();
             files.power_cut(&mut Rng::new(seed));
             let both = (read(&files, "/m/log/hint"), read(&files, "/m/log/tmp"));
             let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
-            assert!(both == (Some(new.clone()), None) || both == (Some(old), Some(new)), "{both:?}");
+            assert!(
+                both == (Some(new.clone()), None) || both == (Some(old), Some(new)),
+                "{both:?}"
+            );
         }
     }
 
@@ -569,7 +723,9 @@ mod tests {
         write(&files, "/m/a", "a");
         files.cut_after(1);
         files.sync(Path::new("/m/a")).unwrap();
-        let error = files.write(Path::new("/m/b"), &[Bytes::from_static(b"b")]).unwrap_err();
+        let error = files
+            .write(Path::new("/m/b"), 0, &[Bytes::from_static(b"b")])
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Other);
         assert!(files.is_dark() && read(&files, "/m/b").is_some());
         assert!(files.status(Path::new("/m/a")).is_err());
@@ -581,20 +737,60 @@ mod tests {
     fn a_full_disk_refuses_the_rest_of_a_write() {
         let files = files();
         files.limit_free_bytes(Some(3));
-        let error = files.write(Path::new("/m/a"), &[Bytes::from_static(b"abcde")]).unwrap_err();
+        let error = files
+            .write(Path::new("/m/a"), 0, &[Bytes::from_static(b"abcde")])
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert_eq!(read(&files, "/m/a"), Some(Bytes::from_static(b"abc")));
     }
 
     #[test]
+    fn bytes_synced_before_an_append_survive_it() {
+        for seed in 0..200 {
+            let files = files();
+            commit(&files, "/m/log/0", "zero\n");
+            files
+                .write(
+                    Path::new("/m/log/0"),
+                    5,
+                    &[Bytes::from_static(b"one\ntwo\n")],
+                )
+                .unwrap();
+            files.power_cut(&mut Rng::new(seed));
+            let left = read(&files, "/m/log/0").unwrap();
+            assert!(left.starts_with(b"zero\n"), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_file_keeps_its_content_when_its_name_goes_to_another() {
+        let files = files();
+        write(&files, "/m/a", "old");
+        write(&files, "/m/b", "new");
+        let open = files.open(Path::new("/m/a")).unwrap();
+        files.rename(Path::new("/m/b"), Path::new("/m/a")).unwrap();
+        assert_eq!(open.read(0..3).unwrap(), Bytes::from_static(b"old"));
+        assert_eq!(
+            open.read(0..4).unwrap_err().kind(),
+            ErrorKind::UnexpectedEof
+        );
+        let identity = files.status(Path::new("/m/a")).unwrap().identity;
+        assert_ne!(open.status().unwrap().identity, identity);
+    }
+
+    #[test]
     fn lists_give_one_directory_in_name_order() {
         let files = files();
-        for path in ["/m/b", "/m/a", "/m/c/d", "/mm"] {
+        for path in ["/m/b", "/m/a", "/m/log/d", "/mm"] {
             write(&files, path, "");
         }
-        let names: Vec<PathBuf> =
-            files.list(Path::new("/m")).unwrap().into_iter().map(|status| status.path).collect();
-        assert_eq!(names, ["/m/a", "/m/b", "/m/c"].map(PathBuf::from));
+        let names: Vec<String> = files
+            .list(Path::new("/m"))
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["a", "b", "log"]);
         let error = files.list(Path::new("/x")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }

@@ -24,7 +24,12 @@ pub struct Hardware {
 impl Default for Hardware {
     /// A small board: four cores, 1 GiB, an SD card.
     fn default() -> Self {
-        Self { cores: 4, memory_bytes: 1 << 30, disk_us_max: 5_000, clock: SimClock::default() }
+        Self {
+            cores: 4,
+            memory_bytes: 1 << 30,
+            disk_us_max: 5_000,
+            clock: SimClock::default(),
+        }
     }
 }
 
@@ -99,8 +104,17 @@ pub fn host(
             rng: Mutex::new(rng.fork("disk latency")),
             disk_us_max: hardware.disk_us_max,
         }),
-        machine: Arc::new(SimMachine { hardware, name: name.to_string() }),
-        runtimes: Runtimes { query: handle.clone(), control: handle },
-        spill: Some(Arc::new(MemorySpill { node: name.to_string(), trace: trace.clone() })),
+        machine: Arc::new(SimMachine {
+            hardware,
+            name: name.to_string(),
+        }),
+        runtimes: Runtimes {
+            query: handle.clone(),
+            control: handle,
+        },
+        spill: Some(Arc::new(MemorySpill {
+            node: name.to_string(),
+            trace: trace.clone(),
+        })),
     }
 }

@@ -1,12 +1,26 @@
-//! Runs simulations from the command line.
+//! Whole nodes, the real actors and the real engine with DataFusion inside, in one thread on
+//! simulated time, over simulated disks and object stores, from one seed.
 //!
-//! Standard output of `one`, which the other commands start as a process for each seed, is the trace.
+//! A simulation is a process of its own (`one`), whose standard output is its trace; the other
+//! commands start such processes and report on them. It starts no thread; whatever differs between
+//! two runs of one seed is a defect of the simulator or of the code under it; nothing of a crashed
+//! node runs on.
 
+mod checkers;
 mod child;
+mod clock;
+mod files;
+mod host;
+mod object_store;
 mod parent;
 mod process;
+mod rng;
+mod scenarios;
+mod spill;
+mod trace;
+mod workload;
+mod world;
 
-use apiary_simulations::scenarios;
 use clap::{Parser, Subcommand};
 use parent::Job;
 use std::io::Write;
@@ -17,7 +31,10 @@ use std::time::{Duration, Instant, SystemTime};
 const SEEDS: &str = include_str!("../seeds.txt");
 
 #[derive(Parser)]
-#[command(name = "apiary-simulations", about = "Runs whole nodes on simulated time, from one seed")]
+#[command(
+    name = "apiary-simulations",
+    about = "Runs whole nodes on simulated time, from one seed"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -88,23 +105,45 @@ fn main() -> ExitCode {
 
 fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
-        Command::Run { scenario, seed, seeds: _, trace: true, .. } => print_trace(&scenario, seed),
-        Command::Run { scenario, seed, seeds, processes, .. } => {
+        Command::Run {
+            scenario,
+            seed,
+            seeds: _,
+            trace: true,
+            ..
+        } => print_trace(&scenario, seed),
+        Command::Run {
+            scenario,
+            seed,
+            seeds,
+            processes,
+            ..
+        } => {
             let scenario = known(&scenario)?;
             let jobs = (seed..seed.saturating_add(seeds)).map(move |seed| Job { scenario, seed });
             run_all(jobs, processes)
         }
         Command::Soak { minutes, processes } => {
             let start = Instant::now();
-            let first = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros() as u64;
-            let seeds = (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
+            let first = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)?
+                .as_micros() as u64;
+            let seeds =
+                (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
             let jobs = seeds.map(move |index| {
                 let scenario = scenarios::ALL[index % scenarios::ALL.len()].name;
-                Job { scenario, seed: first + index as u64 }
+                Job {
+                    scenario,
+                    seed: first + index as u64,
+                }
             });
             run_all(jobs, processes)
         }
-        Command::Meta { scenario, seed, seeds } => {
+        Command::Meta {
+            scenario,
+            seed,
+            seeds,
+        } => {
             let scenario = known(&scenario)?;
             for seed in seed..seed.saturating_add(seeds) {
                 if !same_twice(&Job { scenario, seed })? {
@@ -126,18 +165,25 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
 
 fn known(name: &str) -> Result<&'static str, String> {
     let scenario = scenarios::find(name);
-    scenario.map(|scenario| scenario.name).ok_or(format!("no scenario {name:?}; `list` names them"))
+    scenario
+        .map(|scenario| scenario.name)
+        .ok_or(format!("no scenario {name:?}; `list` names them"))
 }
 
 /// `scenario seed reason…`, a line each; `#` begins a comment.
 fn kept_seeds() -> Result<Vec<Job>, String> {
-    let lines = SEEDS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = SEEDS
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
             let wrong = || format!("seeds.txt: {line:?} is not `scenario seed reason`");
             let mut words = line.split_whitespace();
             let scenario = known(words.next().ok_or_else(wrong)?)?;
-            let seed = words.next().and_then(|word| word.parse().ok()).ok_or_else(wrong)?;
+            let seed = words
+                .next()
+                .and_then(|word| word.parse().ok())
+                .ok_or_else(wrong)?;
             words.next().ok_or_else(wrong)?;
             Ok(Job { scenario, seed })
         })
@@ -159,10 +205,20 @@ fn run_all(
 }
 
 fn print_trace(scenario: &str, seed: u64) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let report = parent::run(&Job { scenario: known(scenario)?, seed }, true)?;
+    let report = parent::run(
+        &Job {
+            scenario: known(scenario)?,
+            seed,
+        },
+        true,
+    )?;
     std::io::stdout().write_all(&report.trace)?;
     eprint!("{}", report.stderr);
-    Ok(if report.failure().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.failure().is_some() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn same_twice(job: &Job) -> Result<bool, Box<dyn std::error::Error>> {
@@ -181,7 +237,10 @@ fn same_twice(job: &Job) -> Result<bool, Box<dyn std::error::Error>> {
     match parent::first_difference(&one.trace, &other.trace) {
         None => {
             let events = one.result.map_or(0, |result| result.event_count);
-            println!("{scenario} seed {seed}: {events} events, {} bytes, the same twice", one.trace.len());
+            println!(
+                "{scenario} seed {seed}: {events} events, {} bytes, the same twice",
+                one.trace.len()
+            );
             Ok(true)
         }
         Some((line, a, b)) => {

@@ -6,7 +6,6 @@
 //!
 //! Each node holds a view of its own; the views share content and faults.
 
-use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutMode,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
@@ -105,7 +104,10 @@ impl SimStore {
     }
 
     pub fn view(&self, node: &str) -> Arc<StoreView> {
-        Arc::new(StoreView { node: node.to_string(), shared: self.0.clone() })
+        Arc::new(StoreView {
+            node: node.to_string(),
+            shared: self.0.clone(),
+        })
     }
 
     /// All objects with their content. For checkers.
@@ -161,7 +163,10 @@ impl StoreView {
         let trace = &self.shared.trace;
         let failed = |reason: &str| {
             trace.event(&self.node, format_args!("{what} {key} {reason}"));
-            Error::Generic { store: "simulated", source: reason.to_string().into() }
+            Error::Generic {
+                store: "simulated",
+                source: reason.to_string().into(),
+            }
         };
         match fate {
             Fate::Before => {
@@ -217,12 +222,17 @@ impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         self.parts.push(data);
         let (view, key) = (self.view.clone(), self.key.clone());
-        Box::pin(async move { view.request("put-part", &key, false, async { Ok(()) }).await })
+        Box::pin(async move {
+            view.request("put-part", &key, false, async { Ok(()) })
+                .await
+        })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
         let whole: PutPayload = self.parts.drain(..).flatten().collect();
-        self.view.put_opts(&self.key, whole, PutOptions::default()).await
+        self.view
+            .put_opts(&self.key, whole, PutOptions::default())
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {
@@ -233,12 +243,23 @@ impl MultipartUpload for Upload {
 
 #[async_trait]
 impl ObjectStore for StoreView {
-    async fn put_opts(&self, key: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        key: &Path,
+        body: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let is_create = matches!(options.mode, PutMode::Create);
         let verb = if is_create { "create" } else { "put" };
         let crc = checksum(body.iter().map(Bytes::as_ref));
         let what = format!("{verb} {} {crc:08x}", body.content_length());
-        self.request(&what, key, is_create, self.shared.content.put_opts(key, body, options)).await
+        self.request(
+            &what,
+            key,
+            is_create,
+            self.shared.content.put_opts(key, body, options),
+        )
+        .await
     }
 
     async fn put_multipart_opts(
@@ -246,8 +267,15 @@ impl ObjectStore for StoreView {
         key: &Path,
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let upload = Upload { view: self.clone(), key: key.clone(), parts: Vec::new() };
-        self.request("put-multipart", key, false, async { Ok(Box::new(upload) as Box<_>) }).await
+        let upload = Upload {
+            view: self.clone(),
+            key: key.clone(),
+            parts: Vec::new(),
+        };
+        self.request("put-multipart", key, false, async {
+            Ok(Box::new(upload) as Box<_>)
+        })
+        .await
     }
 
     async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
@@ -305,7 +333,13 @@ impl ObjectStore for StoreView {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.request("copy", to, false, self.shared.content.copy_opts(from, to, options)).await
+        self.request(
+            "copy",
+            to,
+            false,
+            self.shared.content.copy_opts(from, to, options),
+        )
+        .await
     }
 }
 
@@ -325,8 +359,9 @@ impl StoreView {
             let page = async {
                 let content = &view.shared.content;
                 let all: Vec<ObjectMeta> = content.list(prefix.as_ref()).try_collect().await?;
-                let wanted =
-                    all.into_iter().filter(|meta| after.as_ref().is_none_or(|a| meta.location > *a));
+                let wanted = all
+                    .into_iter()
+                    .filter(|meta| after.as_ref().is_none_or(|a| meta.location > *a));
                 Ok(wanted.map(Ok).collect::<Vec<_>>())
             };
             match view.request(&what, &key, false, page).await {
@@ -338,19 +373,13 @@ impl StoreView {
     }
 }
 
-/// Time that a closure's future took on the simulated clock.
-pub async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let start = clock::now();
-    let output = work.await;
-    (output, clock::now() - start)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SimRuntime;
+    use crate::clock::{self, SimRuntime};
 
     fn run<T>(faults: Faults, seed: u64, work: impl AsyncFnOnce(SimStore) -> T) -> T {
+        crate::process::enroll(seed);
         let store = SimStore::new(&Rng::new(seed), &Trace::discard());
         store.set_faults(faults);
         SimRuntime::new().unwrap().block_on(work(store))
@@ -361,27 +390,43 @@ mod tests {
         run(Faults::NONE, 1, async |store| {
             let view = store.view("n");
             let key = Path::from("a/b");
-            let (put, took) = timed(view.put(&key, PutPayload::from_static(b"x"))).await;
-            put.unwrap();
-            assert!(took >= Duration::from_millis(5), "{took:?}");
+            let start = clock::now();
+            view.put(&key, PutPayload::from_static(b"x")).await.unwrap();
+            assert!(clock::now() - start >= Duration::from_millis(5));
             let body = view.get(&key).await.unwrap().bytes().await.unwrap();
             assert_eq!(body, Bytes::from_static(b"x"));
             let listed: Vec<ObjectMeta> = view.list(None).try_collect().await.unwrap();
             assert_eq!(listed.len(), 1);
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let again = view.put_opts(&key, PutPayload::from_static(b"y"), options).await;
+            let options = PutOptions {
+                mode: PutMode::Create,
+                ..PutOptions::default()
+            };
+            let again = view
+                .put_opts(&key, PutPayload::from_static(b"y"), options)
+                .await;
             assert!(matches!(again, Err(Error::AlreadyExists { .. })));
         });
     }
 
     #[test]
     fn a_lost_reply_leaves_its_effect_and_a_refusal_leaves_none() {
-        let only = |after_effect, refused_create| Faults { after_effect, refused_create, ..Faults::NONE };
+        let only = |after_effect, refused_create| Faults {
+            after_effect,
+            refused_create,
+            ..Faults::NONE
+        };
         for (faults, is_there) in [(only(1000, 0), true), (only(0, 1000), false)] {
             run(faults, 2, async |store| {
-                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                let options = PutOptions {
+                    mode: PutMode::Create,
+                    ..PutOptions::default()
+                };
                 let body = PutPayload::from_static(b"x");
-                store.view("n").put_opts(&Path::from("k"), body, options).await.unwrap_err();
+                store
+                    .view("n")
+                    .put_opts(&Path::from("k"), body, options)
+                    .await
+                    .unwrap_err();
                 assert_eq!(store.objects().await.unwrap().contains_key("k"), is_there);
             });
         }

@@ -25,7 +25,10 @@ pub struct Job {
 
 impl Job {
     pub fn replay_command(&self) -> String {
-        format!("cargo run -p apiary-simulations -- run {} --seed {}", self.scenario, self.seed)
+        format!(
+            "cargo run -p apiary-simulations -- run {} --seed {}",
+            self.scenario, self.seed
+        )
     }
 }
 
@@ -56,7 +59,10 @@ impl Report {
 
     /// Seed, last events and replay command.
     pub fn print_failure(&self, failure: &str) {
-        println!("FAILED {} seed {}: {failure}", self.job.scenario, self.job.seed);
+        println!(
+            "FAILED {} seed {}: {failure}",
+            self.job.scenario, self.job.seed
+        );
         println!("last events, in microseconds of simulated time:");
         self.tail.iter().for_each(|line| println!("  {line}"));
         if !self.stderr.is_empty() {
@@ -98,7 +104,11 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
             let _ = stderr.map(|mut pipe| pipe.read_to_string(&mut text));
             text
         });
-        for line in stdout.map(BufReader::new).into_iter().flat_map(|pipe| pipe.split(b'\n')) {
+        for line in stdout
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(|pipe| pipe.split(b'\n'))
+        {
             let Ok(line) = line else { break };
             if let Some(json) = line.strip_prefix(RESULT_MARK.as_bytes()) {
                 last = serde_json::from_slice(json).ok();
@@ -115,7 +125,10 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
         ended.store(true, Ordering::Relaxed);
         errors.join().unwrap_or_default()
     });
-    let status = child.into_inner().map_err(|_| io::Error::other("the watcher panicked"))?.wait()?;
+    let status = child
+        .into_inner()
+        .map_err(|_| io::Error::other("the watcher panicked"))?
+        .wait()?;
     Ok(Report {
         job: job.clone(),
         result: last,
@@ -157,7 +170,10 @@ impl Totals {
 
     pub fn print(&self, took: Duration) {
         if self.forbidden_count > 0 {
-            println!("{} skipped: address randomisation cannot be switched off here", self.forbidden_count);
+            println!(
+                "{} skipped: address randomisation cannot be switched off here",
+                self.forbidden_count
+            );
         }
         println!(
             "{} runs, {} failed, {} events, {:.1} simulated seconds in {:.1} s",
@@ -188,18 +204,24 @@ pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::
             }
         };
         let workers: Vec<_> = (0..processes.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(_) => Err(io::Error::other("a worker panicked")),
-        })
+        workers
+            .into_iter()
+            .try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => Err(io::Error::other("a worker panicked")),
+            })
     })?;
-    totals.into_inner().map_err(|_| io::Error::other("a worker panicked"))
+    totals
+        .into_inner()
+        .map_err(|_| io::Error::other("a worker panicked"))
 }
 
 /// The first line in which two traces differ.
 pub fn first_difference(one: &[u8], other: &[u8]) -> Option<(usize, String, String)> {
     let text = |line: Option<&[u8]>| {
-        line.map_or("(the end)".to_string(), |line| String::from_utf8_lossy(line).into_owned())
+        line.map_or("(the end)".to_string(), |line| {
+            String::from_utf8_lossy(line).into_owned()
+        })
     };
     let (mut ones, mut others) = (one.split(|b| *b == b'\n'), other.split(|b| *b == b'\n'));
     for number in 1.. {

@@ -39,9 +39,13 @@ impl SpillFactory for MemorySpill {
 
 impl TempFileFactory for MemorySpill {
     fn create_temp_file(&self, description: &str) -> Result<Arc<dyn SpillFile>> {
-        self.trace.event(&self.node, format_args!("spill-file {description:?}"));
+        self.trace
+            .event(&self.node, format_args!("spill-file {description:?}"));
         self.trace.count("spill_files", 1);
-        Ok(Arc::new(MemoryFile { content: Content::default(), spill: self.clone() }))
+        Ok(Arc::new(MemoryFile {
+            content: Content::default(),
+            spill: self.clone(),
+        }))
     }
 }
 
@@ -64,7 +68,10 @@ impl SpillFile for MemoryFile {
     }
 
     fn open_writer(&self) -> Result<Box<dyn SpillWriter>> {
-        let file = MemoryFile { content: self.content.clone(), spill: self.spill.clone() };
+        let file = MemoryFile {
+            content: self.content.clone(),
+            spill: self.spill.clone(),
+        };
         Ok(Box::new(MemoryWriter(file)))
     }
 }
@@ -85,7 +92,10 @@ impl SpillWriter for MemoryWriter {
         let content = self.0.content.lock();
         let bytes = content.len();
         let crc = crate::trace::checksum([content.as_slice()]);
-        self.0.spill.trace.event(&self.0.spill.node, format_args!("spilled {bytes} {crc:08x}"));
+        self.0.spill.trace.event(
+            &self.0.spill.node,
+            format_args!("spilled {bytes} {crc:08x}"),
+        );
         self.0.spill.trace.count("spilled_bytes", bytes as u64);
         Ok(())
     }
@@ -97,15 +107,25 @@ mod tests {
 
     #[test]
     fn a_reader_that_started_early_sees_what_is_written_later() {
-        let spill = MemorySpill { node: "n".into(), trace: Trace::discard() };
+        crate::process::enroll(1);
+        let spill = MemorySpill {
+            node: "n".into(),
+            trace: Trace::discard(),
+        };
         let file = spill.chamber().create_temp_file("sort").unwrap();
         let mut writer = file.open_writer().unwrap();
         writer.write_all(b"first").unwrap();
         let mut reader = file.read_stream().unwrap();
         crate::clock::SimRuntime::new().unwrap().block_on(async {
-            assert_eq!(reader.next().await.unwrap().unwrap(), Bytes::from_static(b"first"));
+            assert_eq!(
+                reader.next().await.unwrap().unwrap(),
+                Bytes::from_static(b"first")
+            );
             writer.write_all(b"second").unwrap();
-            assert_eq!(reader.next().await.unwrap().unwrap(), Bytes::from_static(b"second"));
+            assert_eq!(
+                reader.next().await.unwrap().unwrap(),
+                Bytes::from_static(b"second")
+            );
             assert!(reader.next().await.is_none());
         });
     }

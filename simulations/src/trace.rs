@@ -31,7 +31,11 @@ impl fmt::Debug for Trace {
 
 impl Trace {
     pub fn new(sink: Sink) -> Self {
-        Self(Arc::new(Mutex::new(Inner { sink, line_count: 0, coverage: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Inner {
+            sink,
+            line_count: 0,
+            coverage: BTreeMap::new(),
+        })))
     }
 
     /// A trace that only counts.

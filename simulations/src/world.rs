@@ -43,6 +43,8 @@ pub struct Running {
     pub host: Host,
     runtime: SimRuntime,
     disk: SimFiles,
+    trace: Trace,
+    rng: Rng,
 }
 
 /// How a stretch of a node's life ended.
@@ -59,23 +61,48 @@ impl World {
         let rng = Rng::new(seed);
         let store = SimStore::new(&rng, &trace);
         trace.event("world", format_args!("seed {seed}"));
-        Self { seed, trace, rng, store, start_count: 0 }
+        Self {
+            seed,
+            trace,
+            rng,
+            store,
+            start_count: 0,
+        }
     }
 
     pub fn computer(&self, name: &str, hardware: Hardware) -> Computer {
         let disk = SimFiles::new(name, &self.trace);
-        Computer { name: name.to_string(), hardware, disk }
+        Computer {
+            name: name.to_string(),
+            hardware,
+            disk,
+        }
     }
 
     /// Starts a runtime and a host on a computer; the entropy differs at each start.
     pub fn start(&mut self, computer: &Computer) -> std::io::Result<Running> {
         let runtime = SimRuntime::new()?;
         self.start_count += 1;
-        let rng = self.rng.fork(&format!("start {} of {}", self.start_count, computer.name));
-        let Computer { name, hardware, disk } = computer;
+        let rng = self
+            .rng
+            .fork(&format!("start {} of {}", self.start_count, computer.name));
+        let Computer {
+            name,
+            hardware,
+            disk,
+        } = computer;
         let host = host::host(name, *hardware, disk, &runtime, &rng, &self.trace);
-        self.trace.event(name, format_args!("start {}", self.start_count));
-        Ok(Running { name: name.clone(), host, runtime, disk: disk.clone() })
+        self.trace
+            .event(name, format_args!("start {}", self.start_count));
+        let (name, disk, trace) = (name.clone(), disk.clone(), self.trace.clone());
+        Ok(Running {
+            name,
+            host,
+            runtime,
+            disk,
+            trace,
+            rng,
+        })
     }
 
     /// Kills a node: nothing that it had begun goes on.
@@ -110,6 +137,15 @@ impl World {
 }
 
 impl Running {
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// A stream of random numbers for one purpose in this life.
+    pub fn rng(&self, purpose: &str) -> Rng {
+        self.rng.fork(purpose)
+    }
+
     /// Runs a client of this node to its end. For scenarios with one node.
     pub fn block_on<F: Future>(&self, client: F) -> F::Output {
         self.runtime.block_on(client)

@@ -1,5 +1,12 @@
 //! What a simulation does, by name.
 
+mod commit_faults;
+mod ddl_crash;
+mod node;
+mod power_cuts;
+mod smoke;
+mod sql_alone;
+
 use crate::world::World;
 
 /// A scenario; its error says which invariant broke and where.
@@ -10,7 +17,33 @@ pub struct Scenario {
     pub run: fn(&mut World) -> Result<(), String>,
 }
 
-pub const ALL: &[Scenario] = &[];
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "sql-alone",
+        about: "DataFusion without a node: joins, groups, windows, a sort that spills",
+        run: sql_alone::run,
+    },
+    Scenario {
+        name: "smoke",
+        about: "one node: DDL, writes, queries checked against DataFusion on the rows, a clean stop",
+        run: smoke::run,
+    },
+    Scenario {
+        name: "power-cuts",
+        about: "one node on a disk that loses power ten times while clients write and read",
+        run: power_cuts::run,
+    },
+    Scenario {
+        name: "commit-faults",
+        about: "three nodes on an object store that errs, loses replies, refuses and throttles",
+        run: commit_faults::run,
+    },
+    Scenario {
+        name: "ddl-crash",
+        about: "frames are created, dropped and made anew; the power goes at any step",
+        run: ddl_crash::run,
+    },
+];
 
 pub fn find(name: &str) -> Option<&'static Scenario> {
     ALL.iter().find(|scenario| scenario.name == name)
