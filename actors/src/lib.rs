@@ -2,4 +2,4 @@
 
 mod node;
 
-pub use node::{Answer, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport};
+pub use node::{Answer, BeeStatus, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport};

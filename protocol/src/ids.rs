@@ -42,6 +42,14 @@ macro_rules! id {
 }
 
 id!(
+    /// One meadow, from its first use on.
+    MeadowId
+);
+id!(
+    /// One version of the registry: tells our own change from somebody else's.
+    ChangeId
+);
+id!(
     /// One process start of one node.
     NodeId
 );
@@ -57,3 +65,17 @@ id!(
     /// One running query.
     QueryId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_version_4_uuid_that_survives_its_text() {
+        let id = FrameId::from_random([0x5a; 16]);
+        assert_eq!(id.to_string(), "5a5a5a5a-5a5a-4a5a-9a5a-5a5a5a5a5a5a");
+        assert_eq!(FrameId::parse(&id.to_string()), Some(id));
+        assert_eq!(id.short(), "5a5a5a5a");
+        assert_eq!(FrameId::parse("testId"), None);
+    }
+}

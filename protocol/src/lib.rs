@@ -5,9 +5,11 @@
 
 pub mod delta;
 pub mod envelope;
+pub mod format;
 pub mod heartbeat;
 pub mod ids;
 pub mod keys;
 pub mod manifest;
 pub mod names;
 pub mod registry;
+pub mod sealed_json;

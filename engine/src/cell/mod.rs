@@ -1,4 +1,25 @@
 //! Cells: Parquet files of a frame. Streamed, validated, partitioned, cut to size.
+//!
+//! A write holds a bounded part of its chamber's memory: rows of the partitions that came first are
+//! encoded as they arrive, the others are sorted by partition (spilling) and encoded one partition
+//! after the other. Nothing here touches a ledger: what a failed write uploaded is deleted, what a
+//! cancelled or killed one left is in no ledger and is swept.
+//!
+//! Invariants:
+//! - The sum of `numRecords` of the adds is the number of rows that were accepted.
+//! - The same rows, entropy and budget give the same bytes, whatever the number of bees.
+
+mod accept;
+mod cast;
+mod encode;
+mod partition;
+mod sort;
+mod statistics;
+mod upload;
+mod writing;
+
+#[cfg(test)]
+mod tests;
 
 use crate::error::Result;
 use crate::host::Host;
@@ -24,6 +45,7 @@ pub struct WriteSpec {
 /// Cells that are in the meadow and not yet in any ledger.
 #[derive(Clone, Debug, Default)]
 pub struct WrittenCells {
+    /// In path order.
     pub adds: Vec<Add>,
     pub rows: u64,
     pub bytes: u64,
@@ -33,6 +55,8 @@ pub struct WrittenCells {
 
 /// Validates, splits, cuts and uploads a stream. Memory comes from `context`'s pool, spills go to its
 /// disk manager. On an error, what was uploaded is deleted before it returns.
+///
+/// `Error::Rejected` names column and row of the first value that the frame does not accept.
 pub async fn write_cells(
     host: &Host,
     meadow: &Meadow,
@@ -40,6 +64,14 @@ pub async fn write_cells(
     input: SendableRecordBatchStream,
     context: Arc<TaskContext>,
 ) -> Result<WrittenCells> {
-    let _ = (host, meadow, spec, input, context);
-    todo!()
+    let schema = input.schema();
+    let acceptance = accept::Acceptance::new(spec.schema.clone(), &schema)?;
+    let mut writing = writing::Writing::new(host, meadow, spec, &acceptance, &context)?;
+    match writing.run(acceptance, input, context).await {
+        Ok(written) => Ok(written),
+        Err(error) => {
+            writing.discard().await;
+            Err(error)
+        }
+    }
 }

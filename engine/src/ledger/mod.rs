@@ -1,56 +1,40 @@
 //! A frame's ledger: the Delta transaction log, read and written by ourselves.
+//!
+//! A ledger is a row of commits, one object per version, each created once and never changed or
+//! deleted, with checkpoints that only make reading shorter. Whatever is read is checked: a torn,
+//! empty, missing or foreign thing is an error that names its key, never a smaller table.
+//!
+//! Never here: cells' contents, names of frames, a mailbox, a decision that compares two machines'
+//! clocks. Invariants: LEDGER-1 to LEDGER-3 (see [`invariants`]).
+
+mod cell;
+mod checkpoint_read;
+mod checkpoint_write;
+mod commit;
+mod conflict;
+mod deletion_vector;
+pub mod invariants;
+mod log;
+mod plan;
+mod replay;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Result;
 use crate::host::Host;
-use crate::schema::FrameSchema;
+use crate::settings::Settings;
 use crate::store::Meadow;
 use apiary_protocol::delta::{Action, Add, Metadata, Protocol};
 use apiary_protocol::ids::CommitId;
+use apiary_protocol::keys;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A cell of a snapshot: its `add` action and what of it is looked at often.
-#[derive(Clone, Debug)]
-pub struct Cell {
-    pub add: Add,
-    /// Rows by the statistics, before deletion vectors; `None` when a foreign writer left them out.
-    pub rows: Option<u64>,
-}
-
-/// One version of a frame. Immutable; shares structure with its neighbours.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    pub location: String,
-    pub version: u64,
-    pub protocol: Protocol,
-    pub metadata: Arc<Metadata>,
-    pub schema: Arc<FrameSchema>,
-    /// Largest commit timestamp up to here, milliseconds.
-    pub timestamp_ms: i64,
-}
-
-impl Snapshot {
-    /// Live cells in path order.
-    pub fn cells(&self) -> impl Iterator<Item = &Arc<Cell>> {
-        std::iter::empty()
-    }
-    pub fn cell_count(&self) -> usize {
-        todo!()
-    }
-    /// Sum of the cells' sizes.
-    pub fn total_bytes(&self) -> u64 {
-        todo!()
-    }
-    /// Rows in the snapshot, deletion vectors subtracted; `None` when a cell has no count.
-    pub fn row_count(&self) -> Option<u64> {
-        todo!()
-    }
-    /// Last version that an application committed with `txn`.
-    pub fn txn_version(&self, app_id: &str) -> Option<i64> {
-        let _ = app_id;
-        todo!()
-    }
-}
+pub use cell::Cell;
+pub use deletion_vector::read_deletion_vector;
+pub use snapshot::Snapshot;
 
 /// Why two commits do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +59,8 @@ pub enum Reads {
     /// Nothing: an append.
     #[default]
     Nothing,
-    /// The named cells (path, deletion vector id) and everything that would match.
+    /// The named cells (`add.path` as the log spells it, deletion vector id) and everything that
+    /// would match.
     Cells(BTreeSet<(String, Option<String>)>),
     /// The whole table.
     Everything,
@@ -93,6 +78,9 @@ pub struct Intent {
     pub replaces_all: bool,
     /// `txn` of the caller, for exactly-once across restarts: (appId, version).
     pub txn: Option<(String, i64)>,
+    /// Version of the snapshot that the intent was made from; whatever was committed after it is
+    /// checked for conflicts. `None` is the base that is handed to [`Ledger::commit`].
+    pub read_version: Option<u64>,
 }
 
 impl Intent {
@@ -105,6 +93,7 @@ impl Intent {
             reads: Reads::Nothing,
             replaces_all: false,
             txn: None,
+            read_version: None,
         }
     }
 }
@@ -118,6 +107,9 @@ pub struct Committed {
     pub snapshot: Arc<Snapshot>,
     /// Conditional puts that were tried.
     pub attempts: u32,
+    /// Nothing was written now: the intent's id or its `txn` was in the frame before, at `version`
+    /// or earlier.
+    pub already: bool,
 }
 
 /// Reads and writes one frame's log. Stateless: snapshots are values that the caller keeps.
@@ -127,49 +119,77 @@ pub struct Ledger {
     pub meadow: Meadow,
     pub location: String,
     pub checkpoint_interval: u64,
+    /// A commit that has not landed after this long gives up.
+    pub deadline: Duration,
 }
 
 impl Ledger {
+    /// The ledger of the frame at `location`. Does no I/O.
+    pub fn new(host: Host, meadow: Meadow, location: String, settings: &Settings) -> Self {
+        Self {
+            host,
+            meadow,
+            location,
+            checkpoint_interval: settings.checkpoint_interval,
+            deadline: settings.storage_deadline(),
+        }
+    }
+
     /// The newest snapshot, from `_last_checkpoint` and the log behind it.
     /// `Error::NotFound` when there is no log at all.
     pub async fn load(&self) -> Result<Arc<Snapshot>> {
-        todo!()
+        self.load_until(None).await
     }
 
-    /// The snapshot as of a version.
+    /// The snapshot as of a version; `Error::NotFound` when the log does not reach from a known state
+    /// to it.
     pub async fn load_version(&self, version: u64) -> Result<Arc<Snapshot>> {
-        let _ = version;
-        todo!()
+        self.load_until(Some(version)).await
     }
 
     /// Follows the log by probing the next version until it is absent. The same `Arc` comes back
     /// when nothing changed.
     pub async fn refresh(&self, snapshot: &Arc<Snapshot>) -> Result<Arc<Snapshot>> {
-        let _ = snapshot;
-        todo!()
+        self.follow(snapshot).await
     }
 
-    /// Writes version 0.
-    pub async fn create(&self, id: CommitId, metadata: Metadata, protocol: Protocol) -> Result<Arc<Snapshot>> {
-        let _ = (id, metadata, protocol);
-        todo!()
+    /// Writes version 0. When a ledger with the same `metaData.id` is there already, that one is
+    /// loaded: somebody finished what was begun. Another one is `Error::AlreadyExists`.
+    pub async fn create(
+        &self,
+        id: CommitId,
+        metadata: Metadata,
+        protocol: Protocol,
+    ) -> Result<Arc<Snapshot>> {
+        self.create_first(id, metadata, protocol).await
     }
 
-    /// Commits a group in one version. Each member keeps its own id, `txn` and intent; one that
-    /// conflicts fails alone. Rebases and retries with jittered backoff until `deadline` (monotonic).
+    /// Commits a group in as few versions as its members allow: consecutive blind appends share one,
+    /// everything else gets its own. Each member keeps its own id, `txn` and intent; one that
+    /// conflicts fails alone. Rebases and retries with jittered backoff until `deadline`.
+    ///
     /// Results are in the order of `group`; the snapshot is the newest one that was seen.
+    /// `OutcomeUnknown` is given only when neither the put nor reading back had an answer.
     pub async fn commit(
         &self,
         base: Arc<Snapshot>,
         group: Vec<Intent>,
     ) -> (Vec<Result<Committed>>, Arc<Snapshot>) {
-        let _ = (base, group);
-        todo!()
+        self.commit_group(base, group).await
     }
 
-    /// Writes the checkpoint of a snapshot and then the hint.
+    /// Whether the commit that made this version should be followed by a checkpoint.
+    pub fn checkpoint_due(&self, version: u64) -> bool {
+        version > 0 && version.is_multiple_of(self.checkpoint_interval.max(1))
+    }
+
+    /// Writes the checkpoint of a snapshot and then the hint, unless the hint names a newer one.
+    /// The bytes depend on the snapshot alone, so writing it twice is harmless.
     pub async fn checkpoint(&self, snapshot: &Snapshot) -> Result<()> {
-        let _ = snapshot;
-        todo!()
+        self.write_checkpoint(snapshot).await
+    }
+
+    fn commit_key(&self, version: u64) -> String {
+        keys::commit(&self.location, version)
     }
 }

@@ -1,0 +1,47 @@
+//! `bench idle`: what a resident node costs that does nothing.
+
+use super::worker::{Engine, Handle, Order, fill};
+use super::{Bench, median, mib, rounded};
+use crate::args::BenchIdle;
+use crate::failure::Result;
+use serde_json::{Value, json};
+
+/// What lies in the storage when none is named.
+const SCALE: f64 = 0.01;
+
+pub fn measure(bench: &Bench<'_>, options: &BenchIdle) -> Result<Value> {
+    let ground = bench.ground()?;
+    if !bench.config.storage_is_given {
+        let apiary = bench.open(&ground, false)?;
+        bench.runtime.block_on(async {
+            fill(&apiary, SCALE).await?;
+            Ok::<_, crate::failure::Failure>(apiary.shutdown().await?)
+        })?;
+    }
+    let mut ready = Vec::new();
+    for _ in 0..options.measure.runs {
+        ready.push(Handle::spawn(Engine::Resident, ground.path(), bench.config)?.ready_ms);
+    }
+    let mut worker = Handle::spawn(Engine::Resident, ground.path(), bench.config)?;
+    let rest = worker.must(&Order::Rest {
+        seconds: options.seconds,
+    })?;
+    let ready_ms = median(&ready);
+    let resident = mib(rest["resident_bytes"].as_u64().unwrap_or(0));
+    let share = rest["core_share"].as_f64().unwrap_or(f64::NAN);
+    let operations = rest["operations_per_minute"].as_f64().unwrap_or(f64::NAN);
+    println!("ready in {ready_ms:.0} ms; idle: {resident:.0} MiB resident");
+    println!(
+        "{:.2} % of a core, {operations:.1} storage operations a minute",
+        share * 100.0
+    );
+    Ok(json!({
+        "benchmark": "idle",
+        "runs": options.measure.runs,
+        "seconds": options.seconds,
+        "ready_ms": rounded(ready_ms),
+        "resident_mib": rounded(resident),
+        "core_percent": rounded(share * 100.0),
+        "operations_per_minute": rounded(operations),
+    }))
+}

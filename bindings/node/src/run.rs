@@ -1,0 +1,109 @@
+//! Statements one after the other, rows to stdout, reports to stderr, Ctrl-C in between.
+
+use crate::args::Format;
+use crate::failure::{Failure, Result};
+use crate::output::Sink;
+use crate::progress::Meter;
+use crate::signals::Interrupts;
+use apiary::{Answer, Apiary, QueryOptions, Session, Statement};
+use futures::StreamExt;
+use std::io::BufWriter;
+use std::time::{Duration, Instant};
+
+/// What one statement left behind.
+pub struct Outcome {
+    pub session: Session,
+    pub duration: Duration,
+}
+
+/// How statements are run.
+pub struct Runner<'a> {
+    pub apiary: &'a Apiary,
+    pub interrupts: &'a Interrupts,
+    pub format: Format,
+    /// Whether statements without rows say what they did.
+    pub reports: bool,
+}
+
+impl Runner<'_> {
+    /// Runs one statement to its end.
+    ///
+    /// # Errors
+    /// `Cancelled` after an interrupt; the query was dropped and frees all it had.
+    pub async fn run(&self, statement: Statement, session: &Session) -> Result<Outcome> {
+        let started = Instant::now();
+        let options = QueryOptions::default();
+        let answer = tokio::select! {
+            biased;
+            () = self.interrupts.asked() => return Err(Failure::Cancelled),
+            answer = self.apiary.execute(statement, session, options) => answer?,
+        };
+        let session = answer.session().clone();
+        if answer.has_rows() {
+            self.print(answer).await?;
+        } else {
+            self.drain(answer).await?;
+        }
+        Ok(Outcome {
+            session,
+            duration: started.elapsed(),
+        })
+    }
+
+    async fn print(&self, mut answer: Answer) -> Result<()> {
+        let meter = Meter::of_query(answer.progress().clone());
+        let out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+        let mut sink = Sink::start(self.format, answer.schema(), out)?;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.interrupts.asked() => return Err(Failure::Cancelled),
+                batch = answer.next() => batch,
+            };
+            match batch {
+                Some(batch) => {
+                    let batch = batch?;
+                    meter.suspend(|| sink.write(&batch))?;
+                }
+                None => break,
+            }
+        }
+        meter.finish();
+        sink.finish()
+    }
+
+    async fn drain(&self, mut answer: Answer) -> Result<()> {
+        let meter = Meter::of_query(answer.progress().clone());
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.interrupts.asked() => return Err(Failure::Cancelled),
+                batch = answer.next() => batch,
+            };
+            match batch {
+                Some(batch) => drop(batch?),
+                None => break,
+            }
+        }
+        meter.finish();
+        if let (true, Some(report)) = (self.reports, answer.write_report()) {
+            eprintln!("{}", written(report));
+        }
+        Ok(())
+    }
+}
+
+/// A write's report for people.
+pub fn written(report: &apiary::WriteReport) -> String {
+    let mut text = format!(
+        "wrote {} rows in {} cells, {}, as version {}",
+        report.rows_written,
+        report.cells_written,
+        crate::progress::bytes(report.bytes_written),
+        report.version
+    );
+    for warning in &report.warnings {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
+    text
+}

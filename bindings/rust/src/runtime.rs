@@ -1,0 +1,124 @@
+//! The runtimes that an [`Apiary`](crate::Apiary) owns, and polling inside them from anywhere.
+//!
+//! Query work has one thread per bee; actors, timers and storage have two threads of their own and so
+//! never wait behind a query. Never blocks on drop: a runtime that is dropped inside another one
+//! would panic, so both are told to stop in the background.
+
+use apiary_engine::host::Runtimes;
+use apiary_engine::{Error, Result};
+use futures::Stream;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+const CONTROL_THREADS: usize = 2;
+
+/// Both runtimes. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct OwnedRuntimes {
+    // Options only because `shutdown_background` consumes; always `Some` until the drop.
+    query: Option<Runtime>,
+    control: Option<Runtime>,
+    handles: Runtimes,
+}
+
+impl OwnedRuntimes {
+    pub(crate) fn start(bees: usize) -> Result<Self> {
+        let query = runtime("apiary-query", bees)?;
+        let control = runtime("apiary-control", CONTROL_THREADS)?;
+        let handles = Runtimes {
+            query: query.handle().clone(),
+            control: control.handle().clone(),
+        };
+        Ok(Self {
+            query: Some(query),
+            control: Some(control),
+            handles,
+        })
+    }
+
+    pub(crate) fn handles(&self) -> &Runtimes {
+        &self.handles
+    }
+
+    /// Polls `future` wherever the caller polls, with our timers and I/O in reach.
+    pub(crate) fn inside<F: Future>(&self, future: F) -> Inside<F> {
+        Inside {
+            handle: self.handles.control.clone(),
+            inner: Some(Box::pin(future)),
+        }
+    }
+}
+
+impl Drop for OwnedRuntimes {
+    fn drop(&mut self) {
+        for runtime in [self.query.take(), self.control.take()]
+            .into_iter()
+            .flatten()
+        {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name(name)
+        .worker_threads(threads.max(1))
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io {
+            path: format!("threads of the {name} runtime"),
+            source,
+        })
+}
+
+/// A future or stream that is polled and dropped with a runtime entered.
+pub(crate) struct Inside<T> {
+    handle: Handle,
+    inner: Option<Pin<Box<T>>>,
+}
+
+impl<T> Inside<T> {
+    pub(crate) fn new(handle: Handle, inner: T) -> Self {
+        Self {
+            handle,
+            inner: Some(Box::pin(inner)),
+        }
+    }
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        let _entered = this.handle.enter();
+        match this.inner.as_mut() {
+            Some(inner) => inner.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<S: Stream> Stream for Inside<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.get_mut();
+        let _entered = this.handle.enter();
+        match this.inner.as_mut() {
+            Some(inner) => inner.as_mut().poll_next(context),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<T> Drop for Inside<T> {
+    fn drop(&mut self) {
+        // What is inside may spawn its clean-up.
+        let _entered = self.handle.enter();
+        self.inner = None;
+    }
+}

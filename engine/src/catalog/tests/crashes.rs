@@ -1,0 +1,204 @@
+//! A node that dies at any request of a flow leaves what the next one finishes or aborts.
+
+use super::reins::Reins;
+use super::*;
+
+/// More than any flow here needs.
+const REQUESTS_MAX: u64 = 60;
+
+/// Runs a flow that stops at a request; true when it got to its end before.
+async fn killed(flow: impl Future<Output = Result<()>>, reins: &Reins) -> bool {
+    tokio::select! {
+        biased;
+        result = flow => {
+            assert!(result.is_ok(), "{result:?}");
+            true
+        }
+        () = reins.stopped() => false,
+    }
+}
+
+/// Kills a flow at each of its requests, before and after the effect, and then lets another node
+/// look. Gives the number of requests.
+async fn at_each_request<F, A>(
+    prepare: impl AsyncFn(&Catalog) -> Result<()>,
+    flow: impl Fn(Catalog) -> F,
+    afterwards: impl Fn(Store, u64) -> A,
+) -> Result<u64>
+where
+    F: Future<Output = Result<()>>,
+    A: Future<Output = Result<()>>,
+{
+    for request in 0..REQUESTS_MAX {
+        let mut is_over = true;
+        for with_effect in [false, true] {
+            let store = memory();
+            prepare(&catalog(&store, 1)).await?;
+            let reins = Reins::stopping(&store, request, with_effect);
+            let seen: Store = reins.clone();
+            let ended = killed(flow(catalog(&seen, 2)), &reins).await;
+            check_invariants(&store).await?;
+            afterwards(Arc::clone(&store), request).await?;
+            check_invariants(&store).await?;
+            is_over &= ended;
+        }
+        if is_over {
+            return Ok(request);
+        }
+    }
+    panic!("the flow has no end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_killed_anywhere_is_finished_or_aborted_by_the_next() -> Result<()> {
+    let requests = at_each_request(
+        async |_| Ok(()),
+        |node| async move {
+            node.create_frame(&frame("t"), &schema(), false)
+                .await
+                .map(drop)
+        },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            let (entry, snapshot) = node.create_frame(&frame("t"), &schema(), true).await?;
+            assert_eq!(
+                snapshot.metadata.id,
+                entry.id.to_string(),
+                "request {request}"
+            );
+            assert_eq!(newest(&node).await?.frames().count(), 1);
+            assert!(node.drop_frame(&frame("t"), false, true).await?);
+            Ok(())
+        },
+    )
+    .await?;
+    assert!(
+        requests >= 8,
+        "{requests} requests are too few to have been all"
+    );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_whose_creation_was_killed_can_be_dropped_and_its_box_too() -> Result<()> {
+    at_each_request(
+        async |node| {
+            node.create_hive(&name("h"), false).await?;
+            node.create_box(&name("h"), &name("b"), false)
+                .await
+                .map(drop)
+        },
+        |node| async move {
+            node.create_frame(&frame("h.b.t"), &schema(), false)
+                .await
+                .map(drop)
+        },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            if request % 2 == 0 {
+                node.drop_frame(&frame("h.b.t"), true, false).await?;
+            }
+            assert!(
+                node.drop_box(&name("h"), &name("b"), false, request % 2 == 1, true)
+                    .await?
+            );
+            assert_eq!(newest(&node).await?.frames().count(), 0);
+            Ok(())
+        },
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_killed_anywhere_left_the_frame_live_or_is_finished_by_the_next() -> Result<()> {
+    for purge in [false, true] {
+        at_each_request(
+            async |node| {
+                let (entry, _) = node.create_frame(&frame("t"), &schema(), false).await?;
+                let cell = format!("{}/a.parquet", entry.location);
+                node.meadow
+                    .put(&cell, bytes::Bytes::from_static(b"x"))
+                    .await
+            },
+            move |node| async move { node.drop_frame(&frame("t"), false, purge).await.map(drop) },
+            move |store, request| async move {
+                let node = catalog(&store, 3);
+                let was_live = frames(&node).await? == ["t"];
+                let (entry, snapshot) = node.create_frame(&frame("t"), &schema(), true).await?;
+                assert!(!snapshot.is_dropped(), "request {request}");
+                let is_old = entry.location == "default/default/t";
+                assert_eq!(is_old, was_live, "request {request}: {}", entry.location);
+                node.finish_purges().await?;
+                let registry = newest(&node).await?;
+                assert!(registry.purging.is_empty());
+                assert_eq!(registry.frames().count(), 1);
+                let left = keys_under(&node, "default/default/t").await?;
+                assert_eq!(
+                    left.is_empty(),
+                    purge && !was_live,
+                    "request {request}: {left:?}"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attach_killed_anywhere_is_there_or_can_be_done() -> Result<()> {
+    at_each_request(
+        async |node| {
+            let (entry, _) = node.create_frame(&frame("x"), &schema(), false).await?;
+            let body = node.meadow.get(&keys::commit(&entry.location, 0)).await?;
+            let key = keys::commit("lake/old", 0);
+            node.meadow.put(&key, body.unwrap_or_default()).await?;
+            node.drop_frame(&frame("x"), false, true).await.map(drop)
+        },
+        |node| async move { node.attach_frame(&frame("old"), "lake/old").await.map(drop) },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            match node.attach_frame(&frame("old"), "lake/old").await {
+                Ok(_) | Err(Error::AlreadyExists { .. }) => {}
+                Err(error) => panic!("request {request}: {error}"),
+            }
+            assert_eq!(frames(&node).await?, ["old"]);
+            Ok(())
+        },
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_deletes_the_marker_last() -> Result<()> {
+    at_each_request(
+        async |node| {
+            let (entry, _) = node.create_frame(&frame("t"), &schema(), false).await?;
+            for cell in 0..5 {
+                let key = format!("{}/{cell}.parquet", entry.location);
+                node.meadow
+                    .put(&key, bytes::Bytes::from_static(b"x"))
+                    .await?;
+            }
+            Ok(())
+        },
+        |node| async move { node.drop_frame(&frame("t"), false, true).await.map(drop) },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            let left = keys_under(&node, "default/default/t").await?;
+            let marker = keys::commit("default/default/t", 1);
+            let begun = left.len() < 7 && node.meadow.get(&marker).await?.is_some();
+            if begun || left.is_empty() {
+                return Ok(());
+            }
+            // Nothing was deleted yet, or only the marker would be missing.
+            assert!(left.len() >= 6, "request {request}: {left:?}");
+            Ok(())
+        },
+    )
+    .await
+    .map(drop)
+}

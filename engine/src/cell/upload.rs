@@ -1,0 +1,157 @@
+//! Carries the bytes of one cell to the meadow: one put when it is small, parts when it is not.
+//!
+//! At most one part is on its way while the next one fills. Requests run on the control runtime,
+//! which drives the sockets. Dropping an unfinished upload aborts it, so no parts stay behind.
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::store::Meadow;
+use bytes::{Bytes, BytesMut};
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+/// S3's least part size.
+pub const PART_BYTES: usize = 5 << 20;
+
+pub struct Upload {
+    store: Arc<dyn ObjectStore>,
+    control: Handle,
+    key: String,
+    path: Path,
+    buffer: BytesMut,
+    multipart: Option<Box<dyn MultipartUpload>>,
+    pending: Option<AbortOnDropHandle<object_store::Result<()>>>,
+    pending_bytes: usize,
+    total_bytes: u64,
+}
+
+impl Upload {
+    /// Starts nothing yet.
+    pub fn new(host: &Host, meadow: &Meadow, key: &str) -> Result<Self> {
+        let path = Path::parse(key)
+            .map_err(|error| Error::rejected(format!("{key:?} is no key of a cell: {error}")))?;
+        Ok(Self {
+            store: meadow.object_store().clone(),
+            control: host.runtimes.control.clone(),
+            key: key.to_string(),
+            path,
+            buffer: BytesMut::new(),
+            multipart: None,
+            pending: None,
+            pending_bytes: 0,
+            total_bytes: 0,
+        })
+    }
+
+    /// Bytes in memory: waiting or on their way.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.pending_bytes
+    }
+
+    pub async fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.total_bytes += bytes.len() as u64;
+        while self.buffer.len() >= PART_BYTES {
+            let part = self.buffer.split_to(PART_BYTES).freeze();
+            self.send_part(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the size when all of it is there.
+    pub async fn finish(mut self) -> Result<u64> {
+        let rest = self.buffer.split().freeze();
+        if self.multipart.is_none() {
+            let (store, path) = (self.store.clone(), self.path.clone());
+            self.on_control(async move {
+                store
+                    .put_opts(&path, rest.into(), PutOptions::default())
+                    .await
+            })
+            .await?;
+            return Ok(self.total_bytes);
+        }
+        if !rest.is_empty() {
+            self.send_part(rest).await?;
+        }
+        self.settle().await?;
+        if let Some(mut multipart) = self.multipart.take() {
+            self.on_control(async move { multipart.complete().await })
+                .await?;
+        }
+        Ok(self.total_bytes)
+    }
+
+    async fn send_part(&mut self, part: Bytes) -> Result<()> {
+        self.settle().await?;
+        if self.multipart.is_none() {
+            let (store, path) = (self.store.clone(), self.path.clone());
+            let started = self
+                .on_control(async move {
+                    store
+                        .put_multipart_opts(&path, PutMultipartOptions::default())
+                        .await
+                })
+                .await?;
+            self.multipart = Some(started);
+        }
+        if let Some(multipart) = &mut self.multipart {
+            self.pending_bytes = part.len();
+            let sending = multipart.put_part(part.into());
+            self.pending = Some(AbortOnDropHandle::new(self.control.spawn(sending)));
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        if let Some(pending) = self.pending.take() {
+            let outcome = pending.await;
+            self.pending_bytes = 0;
+            self.judge(outcome)?;
+        }
+        Ok(())
+    }
+
+    async fn on_control<T: Send + 'static>(
+        &mut self,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = AbortOnDropHandle::new(self.control.spawn(request)).await;
+        self.judge(outcome)
+    }
+
+    fn judge<T>(
+        &self,
+        outcome: std::result::Result<object_store::Result<T>, tokio::task::JoinError>,
+    ) -> Result<T> {
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(Error::Store {
+                action: "writing",
+                key: self.key.clone(),
+                source,
+            }),
+            Err(join) => Err(Error::Bug(format!(
+                "writing {} ended early: {join}",
+                self.key
+            ))),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.pending = None;
+        if let Some(mut multipart) = self.multipart.take() {
+            self.control.spawn(async move {
+                if let Err(error) = multipart.abort().await {
+                    tracing::debug!(%error, "an unfinished upload was not aborted");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One binary for all integration tests: linking costs minutes on small machines.
+//! They use the public doors only: the command line, the Rust crate, and other people's clients.
+
+mod bad_input;
+mod corruption;
+mod documentation;
+mod faults;
+mod interoperability;
+mod s3;

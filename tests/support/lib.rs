@@ -1,0 +1,256 @@
+//! What the integration tests stand on: the real binary, real Python clients, seeded randomness.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ has a parent")
+}
+
+/// The `apiary-node` binary of this profile, built when it is not.
+///
+/// Cargo gives a package's tests the path of its own binaries only, so the build is asked here; it
+/// does nothing when the binary is fresh.
+pub fn node_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "apiary-node",
+            "--message-format",
+            "json",
+        ]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let output = build
+            .current_dir(repository())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be started");
+        assert!(output.status.success(), "apiary-node does not build");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "apiary-node")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the binary")
+    })
+}
+
+/// A fresh meadow in a temporary directory, and the binary pointed at it.
+pub struct Bench {
+    pub directory: tempfile::TempDir,
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    pub fn meadow(&self) -> PathBuf {
+        self.directory.path().join("meadow")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a file beside the meadow.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a file in the temporary directory");
+        path
+    }
+
+    /// A command of the node on this meadow, with an environment that only holds what is needed.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(node_binary());
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.directory.path())
+            .env("APIARY_STORAGE", self.meadow())
+            .current_dir(self.directory.path())
+            .args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
+        Finished::of(self.command(arguments).stdin(Stdio::null()).output())
+    }
+
+    /// Runs a command with a text on its standard input.
+    pub fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+    ) -> Finished {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("apiary-node starts");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("input is read");
+        Finished::of(child.wait_with_output())
+    }
+
+    /// Runs SQL that must succeed; the rows as CSV with a header line.
+    pub fn sql(&self, text: &str) -> String {
+        self.run(["sql", "--format", "csv", text]).success().stdout
+    }
+
+    /// Runs SQL that must be refused with exit code 1; its message.
+    pub fn refused(&self, text: &str) -> String {
+        let finished = self.run(["sql", text]);
+        assert_eq!(finished.code, Some(1), "{text}: {finished:?}");
+        finished.stderr
+    }
+
+    /// Every object key under the meadow with its size, in order: two equal ones mean nothing changed.
+    pub fn objects(&self) -> Vec<(String, u64)> {
+        fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, u64)>) {
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                return;
+            };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                match entry.metadata() {
+                    Ok(status) if status.is_dir() => walk(root, &path, found),
+                    Ok(status) => {
+                        let key = path.strip_prefix(root).unwrap_or(&path);
+                        found.push((key.display().to_string(), status.len()));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.meadow(), &self.meadow(), &mut found);
+        found.sort();
+        found
+    }
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn of(output: std::io::Result<Output>) -> Self {
+        let output = output.expect("the process starts");
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+}
+
+/// Python with the clients that read and write Delta tables, in a virtual environment beside the
+/// build artefacts. Made once; tests of several processes wait for each other at a lock file.
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let requirements = repository().join("tests/python/requirements.txt");
+        let wanted = std::fs::read_to_string(&requirements).expect("requirements.txt");
+        let home = node_binary()
+            .parent()
+            .and_then(Path::parent)
+            .expect("a target directory");
+        let environment = home.join("python-clients");
+        let lock = std::fs::File::create(home.join("python-clients.lock")).expect("a lock file");
+        lock.lock().expect("the lock");
+        let marker = environment.join("installed.txt");
+        let python = environment.join("bin/python");
+        if std::fs::read_to_string(&marker).ok().as_deref() != Some(wanted.as_str()) {
+            let _ = std::fs::remove_dir_all(&environment);
+            run(Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment));
+            run(Command::new(&python)
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "-r",
+                ])
+                .arg(&requirements));
+            std::fs::write(&marker, wanted).expect("the marker");
+        }
+        python
+    })
+}
+
+fn run(command: &mut Command) {
+    let status = command
+        .status()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// Runs a script under `tests/python` that must succeed; its standard output.
+#[track_caller]
+pub fn run_python<S: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    let output = Command::new(python())
+        .arg(repository().join("tests/python").join(script))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    Finished::of(output).success().stdout
+}
+
+/// SplitMix64: small, seeded, the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
