@@ -1,5 +1,30 @@
 //! The actor tree of a node: what has a mailbox, a timer or a lifetime.
+//!
+//! No handler awaits storage or another actor: it starts the work and receives the result as a
+//! message. Callers hold addresses that supervisors resolve to the current instance. Nothing here
+//! reads a clock, draws a random number or finds an actor by name, so that several nodes can live in
+//! one process, and a simulation can replay them.
 
+mod bee;
+mod bees;
+mod chamber;
+mod context;
+mod heartbeat;
+mod keeper;
+mod ledger;
+mod mailbox;
 mod node;
+mod planner;
+mod query;
+mod read;
+mod results;
+mod root;
+mod supervision;
+mod write;
 
-pub use node::{Answer, BeeStatus, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport};
+#[cfg(test)]
+mod tests;
+
+pub use node::{
+    Answer, BeeStatus, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport,
+};

@@ -1,19 +1,37 @@
 //! The root of the tree and the handle that callers hold.
+//!
+//! Every door spawns its work on the control runtime and waits only for the outcome, so a caller may
+//! use any executor. Dropping a door's future takes the statement back.
 
+use crate::bees::BeesHandle;
+use crate::chamber::Chambers;
+use crate::context::Context;
+use crate::ledger::LedgerHandle;
+use crate::mailbox::{Reply, stopped};
+use crate::planner::PlannerHandle;
+use crate::query::Job;
+use crate::read::{self, ReadJob};
+use crate::results::{Reader, ResultsBudget};
+use crate::root::Tree;
+use crate::write::{self, Committing, CreateJob, QuerySource, Source, WriteJob};
+use apiary_engine::behavior::{leafcutter, mason};
 use apiary_engine::catalog::Catalog;
-use apiary_engine::error::Result;
+use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::settings::{Backpressure, Settings};
-use apiary_engine::sql::{Environment, Session, Statement};
+use apiary_engine::sql::{self, Environment, Session, Statement};
 use apiary_engine::store::{Meadow, RequestCounts};
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::names::FrameName;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +44,20 @@ pub enum Role {
 
 /// A running node. Cheap to clone; the last clone does not stop it, [`Node::shutdown`] does.
 #[derive(Clone, Debug)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node_id: NodeId,
+    host: Host,
+    context: Arc<Context>,
+    tree: Tree,
+    started_at: Duration,
+    target_cell_bytes: u64,
+    next_statement: AtomicU64,
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
@@ -103,23 +134,74 @@ pub struct NodeStatus {
     pub target_cell_bytes: u64,
     pub cache_bytes: u64,
     pub resident_bytes: u64,
+    /// Results that wait in memory for their clients.
+    pub results_bytes: u64,
+    /// Frames whose newest snapshot is kept.
+    pub cached_snapshots: usize,
+    pub commits_in_flight: usize,
     pub abandoned_tasks: u64,
     pub requests: RequestCounts,
 }
 
+/// The receiving end of a statement: its client, and the token that its going cancels.
+struct Client<T> {
+    answer: oneshot::Receiver<T>,
+    guard: DropGuard,
+}
+
 impl Node {
-    /// Proves the meadow, starts the tree, and returns when it is ready.
+    /// Proves the meadow, starts the tree, and returns when it is ready. When any part fails to
+    /// start, the parts that did are stopped again.
     pub async fn start(host: Host, meadow: Meadow, settings: Settings, role: Role) -> Result<Self> {
-        let _ = (host, meadow, settings, role);
-        todo!()
+        let control = host.runtimes.control.clone();
+        let start = async move {
+            meadow.prove().await?;
+            Self::start_proved(host, meadow, settings, role).await
+        };
+        joined(control.spawn(start).await)?
+    }
+
+    async fn start_proved(host: Host, meadow: Meadow, settings: Settings, role: Role) -> Result<Self> {
+        let node_id = NodeId::from_random(host.entropy.bytes());
+        let bees = settings.bees.unwrap_or_else(|| host.machine.cores()).max(1);
+        let memory_bytes = settings.memory_bytes.unwrap_or_else(|| host.machine.memory_bytes());
+        let division = mason::plan_division(memory_bytes, bees);
+        let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
+        let settings = Arc::new(settings);
+        let started_at = host.clock.monotonic();
+        let tree = Tree::start(node_id, &host, &meadow, &settings, &chambers, role).await?;
+        // A commit or a snapshot is several storage requests, each with its own deadline.
+        let ledger = LedgerHandle::new(tree.ledger.clone(), settings.storage_deadline() * 4);
+        let environment = Environment {
+            host: host.clone(),
+            meadow: meadow.clone(),
+            catalog: Arc::new(Catalog::new(host.clone(), meadow)),
+            snapshots: Arc::new(ledger.clone()),
+            settings: settings.clone(),
+            caches: Arc::default(),
+        };
+        let context = Arc::new(Context {
+            environment,
+            bees: BeesHandle::new(tree.bees.clone()),
+            ledger,
+            planner: PlannerHandle::new(tree.planner.clone()),
+            results: ResultsBudget::new(division.results_bytes),
+            chambers,
+        });
+        let leaf = leafcutter::target_cell_bytes(division.budget_per_bee_bytes);
+        let target_cell_bytes = settings.target_cell_bytes.unwrap_or(leaf);
+        let next_statement = AtomicU64::new(0);
+        tracing::info!(node = %node_id, bees, memory_bytes, ?role, "the node is ready");
+        let inner = Inner { node_id, host, context, tree, started_at, target_cell_bytes, next_statement };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     pub fn node_id(&self) -> NodeId {
-        todo!()
+        self.inner.node_id
     }
 
     pub fn environment(&self) -> &Environment {
-        todo!()
+        &self.inner.context.environment
     }
 
     /// DDL and names.
@@ -129,22 +211,215 @@ impl Node {
 
     /// Runs one statement. Queries return as soon as they are admitted and planned; rows follow.
     pub async fn execute(&self, statement: Statement, session: &Session, options: QueryOptions) -> Result<Answer> {
-        let _ = (statement, session, options);
-        todo!()
+        let deadline = options.deadline.unwrap_or_else(|| self.environment().settings.query_deadline());
+        let (session, label) = (session.clone(), self.label());
+        match statement {
+            Statement::Query(statement) => {
+                let progress = Arc::new(Progress::default());
+                let of_job = progress.clone();
+                let job = ReadJob { session: session.clone(), statement, label, deadline, progress: of_job };
+                self.execute_query(job, session, progress).await
+            }
+            Statement::Insert { frame, columns, source, overwrite } => {
+                let frame = session.resolve(&frame)?;
+                let options = WriteOptions { overwrite, ..Default::default() };
+                let write = WriteJob { frame, options, label, deadline };
+                let source = QuerySource { session: session.clone(), statement: source, columns };
+                let report = self.execute_write(write, Source::Query(source)).await?;
+                Ok(Answer::without_rows(session, Some(report)))
+            }
+            Statement::CreateFrameAs { frame, query, partition_by, if_not_exists } => {
+                let frame = session.resolve(&frame)?;
+                let write = WriteJob { frame, options: WriteOptions::default(), label, deadline };
+                let source = QuerySource { session: session.clone(), statement: query, columns: Vec::new() };
+                let job = CreateJob { source, partition_by, if_not_exists, write };
+                let context = self.inner.context.clone();
+                let report = self
+                    .supervised("CREATE TABLE AS", |committing| async move {
+                        write::create_as(&context, job, committing).await
+                    })
+                    .await?;
+                Ok(Answer::without_rows(session, report))
+            }
+            other => self.execute_catalog(other, session, deadline).await,
+        }
+    }
+
+    async fn execute_query(&self, job: ReadJob, session: Session, progress: Arc<Progress>) -> Result<Answer> {
+        let context = self.inner.context.clone();
+        let label = job.label.clone();
+        let client = self.launch(label, |reply| read::drive(context, job, reply)).await?;
+        let (schema, reader): (SchemaRef, Reader) = client.answer.await.map_err(|_| lost())??;
+        let batches = reader.into_stream(self.inner.host.runtimes.query.clone(), client.guard);
+        Ok(Answer { schema, batches, has_rows: true, session, write: None, progress })
+    }
+
+    async fn execute_write(&self, job: WriteJob, source: Source) -> Result<WriteReport> {
+        let context = self.inner.context.clone();
+        let what = format!("the write to {}", job.frame);
+        self.supervised(&what, |committing| async move {
+            write::write(&context, job, source, committing).await
+        })
+        .await
+    }
+
+    /// Statements about names: run beside the bees, because they only read and write small objects.
+    async fn execute_catalog(&self, statement: Statement, session: Session, deadline: Duration) -> Result<Answer> {
+        let environment = self.environment().clone();
+        let (session, rows) = self
+            .supervised("the statement", |committing| async move {
+                // Any of them may write the registry at any step.
+                committing.store(true, Ordering::SeqCst);
+                let run = sql::run_catalog_statement(&environment, &session, &statement);
+                tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| {
+                    let reason = format!("the deadline of {} ms passed", deadline.as_millis());
+                    Err(Error::OutcomeUnknown { what: "the statement".into(), reason })
+                })
+            })
+            .await?;
+        let Some(batch) = rows else { return Ok(Answer::without_rows(session, None)) };
+        let schema = batch.schema();
+        let batches = futures::stream::once(async move { Ok(batch) }).boxed();
+        let progress = Arc::default();
+        Ok(Answer { schema, batches, has_rows: true, session, write: None, progress })
     }
 
     /// Writes a stream into a frame: append or overwrite, one commit.
     pub async fn write(&self, frame: &FrameName, input: SendableRecordBatchStream, options: WriteOptions) -> Result<WriteReport> {
-        let _ = (frame, input, options);
-        todo!()
+        let deadline = options.deadline.unwrap_or_else(|| self.environment().settings.query_deadline());
+        let job = WriteJob { frame: frame.clone(), options, label: self.label(), deadline };
+        self.execute_write(job, Source::Stream(input)).await
     }
 
     pub async fn status(&self) -> Result<NodeStatus> {
-        todo!()
+        let inner = self.inner.clone();
+        joined(self.inner.host.runtimes.control.spawn(async move { inner.status().await }).await)?
     }
 
     /// Refuses new work, finishes what runs, stops every actor. A second call does nothing.
     pub async fn shutdown(&self) -> Result<()> {
-        todo!()
+        let inner = self.inner.clone();
+        let stop = async move { inner.tree.shutdown(&inner.context).await };
+        joined(self.inner.host.runtimes.control.spawn(stop).await)?
+    }
+
+    fn label(&self) -> String {
+        let number = self.inner.next_statement.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.inner.node_id.short())
+    }
+
+    /// Starts a driver under the Planner.
+    async fn launch<T, F>(&self, label: String, drive: impl FnOnce(Reply<T>) -> F) -> Result<Client<T>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.inner.tree.is_stopping() {
+            return Err(stopped());
+        }
+        let cancel = CancellationToken::new();
+        let guard = cancel.clone().drop_guard();
+        let (reply, answer) = oneshot::channel();
+        let job = Job { label, driver: Box::pin(drive(reply)), cancel };
+        let planner = self.inner.context.planner.clone();
+        joined(self.inner.host.runtimes.control.spawn(async move { planner.run(job).await }).await)??;
+        Ok(Client { answer, guard })
+    }
+
+    /// Runs work under the Planner and gives its result. When its driver is lost, the error says
+    /// whether the work may have taken effect.
+    async fn supervised<T, F>(&self, what: &str, work: impl FnOnce(Committing) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let committing = Committing::default();
+        let work = work(committing.clone());
+        let drive = |reply: Reply<Result<T>>| async move {
+            let _ = reply.send(work.await);
+        };
+        let client = self.launch(self.label(), drive).await?;
+        client.answer.await.unwrap_or_else(|_| {
+            if !committing.load(Ordering::SeqCst) {
+                return Err(lost());
+            }
+            Err(Error::OutcomeUnknown { what: what.to_string(), reason: "its driver ended".into() })
+        })
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    pub(crate) fn census(&self) -> &crate::mailbox::Census {
+        &self.inner.tree.census
+    }
+
+    pub(crate) fn kill_ledger(&self) {
+        if let Some(ledger) = self.inner.tree.ledger.instance() {
+            ledger.kill();
+        }
+    }
+
+    /// Kills what drives the running statements, and nothing else.
+    pub(crate) fn kill_statements(&self) {
+        if let Some(planner) = self.inner.tree.planner.instance() {
+            planner.get_cell().get_children().iter().for_each(ractor::ActorCell::kill);
+        }
+    }
+}
+
+/// A driver that ended without a word, before it changed anything.
+fn lost() -> Error {
+    Error::Busy {
+        what: "the statement was lost, because the actor that drove it ended".into(),
+        retry_after: Duration::from_millis(100),
+    }
+}
+
+fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
+    result.map_err(|error| Error::Bug(format!("work of the node ended: {error}")))
+}
+
+impl Answer {
+    fn without_rows(session: Session, write: Option<WriteReport>) -> Self {
+        Self {
+            schema: Arc::new(Schema::empty()),
+            batches: futures::stream::empty().boxed(),
+            has_rows: false,
+            session,
+            write,
+            progress: Arc::default(),
+        }
+    }
+}
+
+impl Inner {
+    async fn status(&self) -> Result<NodeStatus> {
+        let environment = &self.context.environment;
+        let bees = self.context.bees.observe().await?;
+        let planner = self.context.planner.observe().await?;
+        let ledger = self.context.ledger.observe().await?;
+        let division = self.context.chambers.division();
+        let name = environment.settings.name.clone();
+        Ok(NodeStatus {
+            node_id: self.node_id.to_string(),
+            name: name.unwrap_or_else(|| self.host.machine.host_name()),
+            storage: environment.meadow.label().to_string(),
+            uptime_ms: self.host.clock.monotonic().saturating_sub(self.started_at).as_millis() as u64,
+            bees: bees.bees,
+            queued_tasks: bees.queued_tasks,
+            running_queries: planner.running_queries,
+            temperature: bees.temperature,
+            regulation: bees.regulation.to_string(),
+            memory_bytes: division.memory_bytes,
+            memory_per_bee_bytes: division.budget_per_bee_bytes,
+            target_cell_bytes: self.target_cell_bytes,
+            cache_bytes: self.context.chambers.cache_bytes(),
+            resident_bytes: bees.resident_bytes,
+            results_bytes: self.context.results.held_bytes(),
+            cached_snapshots: ledger.snapshots,
+            commits_in_flight: ledger.commits_in_flight,
+            abandoned_tasks: planner.abandoned_tasks,
+            requests: environment.meadow.requests(),
+        })
     }
 }

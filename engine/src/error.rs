@@ -110,41 +110,74 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A foreign error box that may hold one of ours.
+    fn of_source(source: Source) -> Self {
+        match source.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(source) => match source.downcast::<DataFusionError>() {
+                Ok(inner) => Self::from(*inner),
+                Err(source) => Self::Other { what: "query".into(), source },
+            },
+        }
+    }
+
+    /// One failure that several partitions were told: it cannot be taken apart, so what a caller can
+    /// act on is copied out of it.
+    fn of_shared(shared: Arc<DataFusionError>) -> Self {
+        let root = shared.find_root();
+        let ours = match root {
+            DataFusionError::External(source) => source.downcast_ref::<Error>(),
+            DataFusionError::ParquetError(inner) => match inner.as_ref() {
+                parquet::errors::ParquetError::External(source) => source.downcast_ref::<Error>(),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (ours, root) {
+            (Some(Self::Corrupt { key, reason }), _) => Self::corrupt(key, reason),
+            (Some(Self::Cancelled), _) => Self::Cancelled,
+            (Some(Self::Deadline(after)), _) => Self::Deadline(*after),
+            (Some(Self::ResourcesExhausted(text)), _) => Self::ResourcesExhausted(text.clone()),
+            (None, DataFusionError::ResourcesExhausted(_)) => {
+                Self::ResourcesExhausted(root.strip_backtrace())
+            }
+            (None, DataFusionError::Internal(text)) => Self::Bug(text.clone()),
+            (Some(ours), _) if ours.kind() != ErrorKind::Rejected => {
+                Self::Other { what: ours.to_string(), source: Box::new(DataFusionError::Shared(shared.clone())) }
+            }
+            _ => Self::Sql(Box::new(DataFusionError::Shared(shared))),
+        }
+    }
+}
+
 /// Ours travels through DataFusion as `External` and is unwrapped here; the rest is classified.
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
         match error {
-            DataFusionError::External(source) => match source.downcast::<Error>() {
-                Ok(ours) => *ours,
-                Err(source) => Self::Other {
-                    what: "query".into(),
-                    source,
-                },
-            },
+            DataFusionError::External(source) => Self::of_source(source),
             DataFusionError::Context(_, inner) => Self::from(*inner),
             DataFusionError::Diagnostic(_, inner) => Self::from(*inner),
             DataFusionError::ArrowError(inner, backtrace) => match *inner {
-                arrow::error::ArrowError::ExternalError(source) => {
-                    match source.downcast::<DataFusionError>() {
-                        Ok(inner) => Self::from(*inner),
-                        Err(source) => match source.downcast::<Error>() {
-                            Ok(ours) => *ours,
-                            Err(source) => Self::Other {
-                                what: "query".into(),
-                                source,
-                            },
-                        },
-                    }
+                arrow::error::ArrowError::ExternalError(source) => Self::of_source(source),
+                other => {
+                    Self::Sql(Box::new(DataFusionError::ArrowError(Box::new(other), backtrace)))
                 }
-                other => Self::Sql(Box::new(DataFusionError::ArrowError(
-                    Box::new(other),
-                    backtrace,
-                ))),
             },
             DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
                 Ok(inner) => Self::from(inner),
-                Err(shared) => Self::Sql(Box::new(DataFusionError::Shared(shared))),
+                Err(shared) => Self::of_shared(shared),
             },
+            DataFusionError::ParquetError(inner) => match *inner {
+                parquet::errors::ParquetError::External(source) => Self::of_source(source),
+                other => Self::Other { what: "reading Parquet".into(), source: Box::new(other) },
+            },
+            DataFusionError::ObjectStore(source) => {
+                Self::Other { what: "the meadow".into(), source }
+            }
+            DataFusionError::IoError(source) => {
+                Self::Other { what: "a local file".into(), source: Box::new(source) }
+            }
             error @ DataFusionError::ResourcesExhausted(_) => {
                 Self::ResourcesExhausted(error.strip_backtrace())
             }

@@ -1,1 +1,211 @@
-//! abandonment
+//! Abandonment: what a failed attempt teaches, and when to give up.
+//!
+//! Each failed attempt leaves a [`Record`]. The next attempt differs: more memory, smaller batches,
+//! a spilling join. After [`ATTEMPTS_MAX`], or at once where another attempt cannot help, the query
+//! fails with the whole history and a suggestion. Pure: the caller runs the attempts.
+//!
+//! Invariants: a query ends after at most [`ATTEMPTS_MAX`] attempts; nothing is tried again once a
+//! row was delivered; no two attempts after memory ran out use the same [`Strategy`].
+
+use crate::error::{Error, ErrorKind};
+use std::fmt::Write;
+use std::time::Duration;
+
+pub const ATTEMPTS_MAX: usize = 4;
+/// Rows of a batch: DataFusion's own default.
+pub const BATCH_ROWS: usize = 8192;
+const BATCH_ROWS_SMALL: usize = 2048;
+const BATCH_ROWS_TINY: usize = 512;
+
+/// What kind of failure it was, for the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The chamber's budget was not enough.
+    Memory,
+    /// A panic, contained.
+    Panic,
+    /// The bee died under it: nothing is known against the task.
+    BeeLost,
+    /// Another attempt meets the same: corrupt data, the caller's mistake, cancelled, too late,
+    /// storage that stayed away through its own retries.
+    Final,
+}
+
+/// How the next attempt runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strategy {
+    /// All bees of the node, waited for, rather than what is free.
+    pub whole_crew: bool,
+    pub spilling_joins: bool,
+    pub batch_rows: usize,
+}
+
+impl Strategy {
+    pub const FIRST: Self =
+        Self { whole_crew: false, spilling_joins: false, batch_rows: BATCH_ROWS };
+}
+
+/// What one failed attempt leaves.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// `bee-0`, or what stood in its place.
+    pub bee: String,
+    pub strategy: Strategy,
+    pub class: FailureClass,
+    pub error: String,
+    pub budget_bytes: u64,
+    pub duration: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Again(Strategy),
+    Abandon,
+}
+
+/// Sorts an error of an attempt. A panic arrives as [`Error::Bug`].
+pub fn classify(error: &Error) -> FailureClass {
+    match error {
+        Error::ResourcesExhausted(_) => FailureClass::Memory,
+        Error::Shared(inner) => classify(inner),
+        other if other.kind() == ErrorKind::Bug => FailureClass::Panic,
+        _ => FailureClass::Final,
+    }
+}
+
+/// What to do after the attempts so far, the newest last.
+///
+/// The ladder for memory: every bee's budget and joins that spill; then smaller batches, twice. A
+/// panic and a lost bee are tried once more as they were.
+pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
+    let Some(last) = history.last() else {
+        return Verdict::Again(Strategy::FIRST);
+    };
+    if rows_delivered || history.len() >= ATTEMPTS_MAX {
+        return Verdict::Abandon;
+    }
+    let times = history.iter().filter(|record| record.class == last.class).count();
+    match last.class {
+        FailureClass::Final => Verdict::Abandon,
+        FailureClass::Panic if times > 1 => Verdict::Abandon,
+        FailureClass::Panic | FailureClass::BeeLost => Verdict::Again(last.strategy),
+        FailureClass::Memory => {
+            let batch_rows = match times {
+                1 => BATCH_ROWS,
+                2 => BATCH_ROWS_SMALL,
+                _ => BATCH_ROWS_TINY,
+            };
+            Verdict::Again(Strategy { whole_crew: true, spilling_joins: true, batch_rows })
+        }
+    }
+}
+
+/// What a person could change, by the last failure.
+fn suggestion(history: &[Record]) -> &'static str {
+    match history.last().map(|record| record.class) {
+        Some(FailureClass::Memory) => {
+            "give the node more memory, run it when fewer queries run, or select fewer columns and rows"
+        }
+        Some(FailureClass::Panic) => "this is a defect: report the statement and this message",
+        _ => "run the statement again",
+    }
+}
+
+/// The history and the suggestion as one message.
+pub fn report(history: &[Record]) -> String {
+    let mut text = format!("the task was abandoned after {} attempts:", history.len());
+    for (index, record) in history.iter().enumerate() {
+        let _ = write!(
+            text,
+            " [{}] {} with {} MiB{}{}, {} ms: {};",
+            index + 1,
+            record.bee,
+            record.budget_bytes >> 20,
+            if record.strategy.spilling_joins { ", spilling joins" } else { "" },
+            if record.strategy.batch_rows < BATCH_ROWS { ", small batches" } else { "" },
+            record.duration.as_millis(),
+            record.error,
+        );
+    }
+    let _ = write!(text, " {}", suggestion(history));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(class: FailureClass, strategy: Strategy) -> Record {
+        Record {
+            bee: "bee-0".into(),
+            strategy,
+            class,
+            error: "it failed".into(),
+            budget_bytes: 64 << 20,
+            duration: Duration::from_millis(5),
+        }
+    }
+
+    /// All verdicts of a query whose attempts all end in the class.
+    fn ladder(class: FailureClass) -> Vec<Strategy> {
+        let mut history = Vec::new();
+        let mut strategies = Vec::new();
+        while let Verdict::Again(strategy) = plan_next(&history, false) {
+            strategies.push(strategy);
+            history.push(record(class, strategy));
+        }
+        strategies
+    }
+
+    #[test]
+    fn each_attempt_after_memory_ran_out_differs_from_those_before() {
+        let strategies = ladder(FailureClass::Memory);
+        assert_eq!(strategies.len(), ATTEMPTS_MAX);
+        assert_eq!(strategies[0], Strategy::FIRST);
+        assert!(strategies[1].spilling_joins && strategies[1].whole_crew);
+        for (index, strategy) in strategies.iter().enumerate() {
+            assert!(!strategies[..index].contains(strategy));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_tried_once_more_and_corrupt_data_never() {
+        assert_eq!(ladder(FailureClass::Panic).len(), 2);
+        assert_eq!(ladder(FailureClass::Final).len(), 1);
+        assert_eq!(classify(&Error::corrupt("a/b", "torn")), FailureClass::Final);
+        assert_eq!(classify(&Error::rejected("no")), FailureClass::Final);
+        assert_eq!(classify(&Error::Bug("panicked".into())), FailureClass::Panic);
+    }
+
+    #[test]
+    fn every_sequence_of_failures_ends_within_the_limit() {
+        let classes =
+            [FailureClass::Memory, FailureClass::Panic, FailureClass::BeeLost, FailureClass::Final];
+        for code in 0..4usize.pow(ATTEMPTS_MAX as u32 + 1) {
+            let mut history = Vec::new();
+            let mut rest = code;
+            while let Verdict::Again(strategy) = plan_next(&history, false) {
+                history.push(record(classes[rest % 4], strategy));
+                rest /= 4;
+            }
+            assert!(history.len() <= ATTEMPTS_MAX);
+        }
+    }
+
+    #[test]
+    fn nothing_is_tried_again_after_a_row_was_delivered() {
+        let history = [record(FailureClass::Memory, Strategy::FIRST)];
+        assert_eq!(plan_next(&history, true), Verdict::Abandon);
+    }
+
+    #[test]
+    fn the_report_names_every_attempt_and_says_what_to_do() {
+        let history = [
+            record(FailureClass::Memory, Strategy::FIRST),
+            record(FailureClass::Memory, Strategy { spilling_joins: true, ..Strategy::FIRST }),
+        ];
+        let text = report(&history);
+        assert!(text.contains("after 2 attempts") && text.contains("[2] bee-0 with 64 MiB"));
+        assert!(text.contains("spilling joins") && text.contains("more memory"));
+    }
+}

@@ -1,7 +1,37 @@
-//! SQL over frames: statements, catalog and table provider, the scan leaf and its codec.
+//! SQL over frames: statements, names, the table provider, the scan leaf and its codec.
+//!
+//! Text becomes statements ([`parse`]); a query's names become snapshots and its statement a physical
+//! plan ([`plan_query`]); everything else that is not a write runs in [`run_catalog_statement`]. This
+//! module runs no plan: a chamber does.
+
+mod bounds;
+mod codec;
+mod dialect;
+mod explain;
+mod insert;
+mod names;
+mod pieces;
+mod plan;
+mod provider;
+mod pruning;
+mod reader;
+mod scan;
+mod statements;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use codec::{FrameCodec, decode_plan, encode_plan};
+pub use dialect::parse;
+pub use explain::{ScanTotals, explain_rows, scan_totals};
+pub use insert::plan_insert;
+pub use plan::plan_query;
+pub use scan::{FrameScanExec, ScanIdentity};
+pub use statements::run_catalog_statement;
 
 use crate::catalog::{Catalog, FrameEntry};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::ledger::Snapshot;
 use crate::settings::Settings;
@@ -12,13 +42,24 @@ use async_trait::async_trait;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement as DfStatement;
 use std::sync::Arc;
+
+/// The synthetic store that plans name; what it is, is the reader's own meadow.
+const MEADOW_URL: &str = "apiary://meadow/";
 
 /// Where snapshots come from: the Ledger actor in a node, the ledger itself in unit tests.
 #[async_trait]
 pub trait Snapshots: Send + Sync + std::fmt::Debug {
     /// The newest committed snapshot.
     async fn snapshot(&self, frame: &FrameEntry) -> Result<Arc<Snapshot>>;
+}
+
+/// What queries leave behind for later ones, bounded and true for ever: footers of immutable cells.
+/// One for a node.
+#[derive(Debug, Default)]
+pub struct Caches {
+    footers: Arc<reader::FooterCache>,
 }
 
 /// What statements are resolved against.
@@ -29,6 +70,7 @@ pub struct Environment {
     pub catalog: Arc<Catalog>,
     pub snapshots: Arc<dyn Snapshots>,
     pub settings: Arc<Settings>,
+    pub caches: Arc<Caches>,
 }
 
 /// What `USE` changes.
@@ -46,43 +88,76 @@ pub enum Statement {
     /// SHOW HIVES / DATABASES
     ShowHives,
     /// SHOW BOXES / SCHEMAS \[IN hive\]
-    ShowBoxes { hive: Option<String> },
+    ShowBoxes {
+        hive: Option<String>,
+    },
     /// SHOW FRAMES / TABLES \[IN hive.box\]
-    ShowFrames { hive: Option<String>, box_name: Option<String> },
+    ShowFrames {
+        hive: Option<String>,
+        box_name: Option<String>,
+    },
+    /// SHOW COLUMNS IN frame
+    ShowColumns {
+        frame: Vec<String>,
+    },
     /// DESCRIBE frame
-    Describe { frame: Vec<String> },
-    CreateHive { hive: String, if_not_exists: bool },
-    CreateBox { hive: Option<String>, box_name: String, if_not_exists: bool },
-    CreateFrame { frame: Vec<String>, schema: SchemaRef, partition_by: Vec<String>, if_not_exists: bool },
+    Describe {
+        frame: Vec<String>,
+    },
+    CreateHive {
+        hive: String,
+        if_not_exists: bool,
+    },
+    CreateBox {
+        hive: Option<String>,
+        box_name: String,
+        if_not_exists: bool,
+    },
+    CreateFrame {
+        frame: Vec<String>,
+        schema: SchemaRef,
+        partition_by: Vec<String>,
+        if_not_exists: bool,
+    },
     /// CREATE TABLE … AS
-    CreateFrameAs { frame: Vec<String>, query: Box<datafusion::sql::parser::Statement>, partition_by: Vec<String>, if_not_exists: bool },
-    AttachFrame { frame: Vec<String>, location: String, if_not_exists: bool },
-    DropHive { hive: String, if_exists: bool, cascade: bool, purge: bool },
-    DropBox { hive: Option<String>, box_name: String, if_exists: bool, cascade: bool, purge: bool },
-    DropFrame { frame: Vec<String>, if_exists: bool, purge: bool },
+    CreateFrameAs {
+        frame: Vec<String>,
+        query: Box<DfStatement>,
+        partition_by: Vec<String>,
+        if_not_exists: bool,
+    },
+    AttachFrame {
+        frame: Vec<String>,
+        location: String,
+        if_not_exists: bool,
+    },
+    DropHive {
+        hive: String,
+        if_exists: bool,
+        cascade: bool,
+        purge: bool,
+    },
+    DropBox {
+        hive: Option<String>,
+        box_name: String,
+        if_exists: bool,
+        cascade: bool,
+        purge: bool,
+    },
+    DropFrame {
+        frame: Vec<String>,
+        if_exists: bool,
+        purge: bool,
+    },
     /// INSERT INTO / INSERT OVERWRITE
-    Insert { frame: Vec<String>, columns: Vec<String>, source: Box<datafusion::sql::parser::Statement>, overwrite: bool },
-    /// SELECT, VALUES, EXPLAIN, SHOW COLUMNS, SHOW settings …
-    Query(Box<datafusion::sql::parser::Statement>),
-}
-
-/// Splits and parses a text of one or more statements; refuses what is not supported, by name.
-pub fn parse(text: &str) -> Result<Vec<Statement>> {
-    let _ = text;
-    todo!()
-}
-
-impl Session {
-    /// `default.default`
-    pub fn new() -> Result<Self> {
-        Ok(Self { hive: Name::new("hive", "default")?, box_name: Name::new("box", "default")? })
-    }
-
-    /// Completes a one-, two- or three-part name.
-    pub fn resolve(&self, parts: &[String]) -> Result<FrameName> {
-        let _ = parts;
-        todo!()
-    }
+    Insert {
+        frame: Vec<String>,
+        columns: Vec<String>,
+        source: Box<DfStatement>,
+        overwrite: bool,
+    },
+    /// SELECT, VALUES, EXPLAIN, SHOW settings …
+    Query(Box<DfStatement>),
 }
 
 /// How a query may run: what the crew brings.
@@ -108,24 +183,9 @@ pub struct PlannedQuery {
     pub scan_bytes: u64,
 }
 
-/// Resolves frames to snapshots, once each; plans logically and physically.
-pub async fn plan_query(
-    environment: &Environment,
-    session: &Session,
-    statement: &datafusion::sql::parser::Statement,
-    crew: &Crew,
-) -> Result<PlannedQuery> {
-    let _ = (environment, session, statement, crew);
-    todo!()
-}
-
-/// A plan as bytes that another bee, on any node of the same build, can run.
-pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
-    let _ = plan;
-    todo!()
-}
-
-pub fn decode_plan(environment: &Environment, bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
-    let _ = (environment, bytes, context);
-    todo!()
+/// Makes the meadow known to a runtime under the synthetic URL.
+fn register_meadow(meadow: &Meadow, runtime: &RuntimeEnv) -> Result<()> {
+    let url = url::Url::parse(MEADOW_URL).map_err(|error| Error::Bug(error.to_string()))?;
+    runtime.register_object_store(&url, Arc::clone(meadow.object_store()));
+    Ok(())
 }

@@ -1,0 +1,163 @@
+//! The driver of a statement that gives rows: admit, plan, run in a crew, retry or abandon.
+//!
+//! The client gets its answer as soon as the statement is planned; rows run ahead of it.
+//!
+//! Invariants: an answer ends with all rows or with an error (QUERY-1); it always ends (QUERY-3).
+
+use crate::bees::TaskEnd;
+use crate::chamber::Chamber;
+use crate::context::{Context, Ladder, in_chamber};
+use crate::mailbox::Reply;
+use crate::node::Progress;
+use crate::results::{Reader, Writer, run_ahead};
+use apiary_engine::behavior::temperature::NewWork;
+use apiary_engine::error::{Error, Result};
+use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement as SqlStatement;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Share of a bee's budget that an answer may hold in memory.
+const RESULT_SHARE: u64 = 32;
+const RESULT_BYTES_MIN: u64 = 256 << 10;
+/// How often the counters of a running plan are read.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+pub(crate) struct ReadJob {
+    pub(crate) session: Session,
+    pub(crate) statement: Box<SqlStatement>,
+    pub(crate) label: String,
+    pub(crate) deadline: Duration,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// Where the outcome goes: to the caller until the statement is planned, then into its answer.
+enum Outlet {
+    Caller(Reply<Result<(SchemaRef, Reader)>>),
+    Answer(SchemaRef, Writer),
+    /// Between the two, and after the caller has gone.
+    Nobody,
+}
+
+/// Drives one statement to its end.
+pub(crate) async fn drive(context: Arc<Context>, job: ReadJob, reply: Reply<Result<(SchemaRef, Reader)>>) {
+    let mut outlet = Outlet::Caller(reply);
+    let ended = tokio::time::timeout(job.deadline, attempts(&context, &job, &mut outlet)).await;
+    let result = ended.unwrap_or(Err(Error::Deadline(job.deadline)));
+    match (outlet, result) {
+        (Outlet::Answer(_, writer), result) => writer.finish(result),
+        (Outlet::Caller(reply), Err(error)) => {
+            let _ = reply.send(Err(error));
+        }
+        _ => {}
+    }
+}
+
+async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Result<()> {
+    context.bees.admit(NewWork::Query).await?;
+    let mut ladder = Ladder::new();
+    loop {
+        let planned = context.plan(&job.session, &job.statement, ladder.strategy).await?;
+        let Some(writer) = announce(context, outlet, &planned.schema)? else { return Ok(()) };
+        job.progress.bytes_total.store(planned.scan_bytes, Ordering::Relaxed);
+        let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
+        let (into, progress) = (writer.clone(), job.progress.clone());
+        let work = move |chamber| run_plan(planned, chamber, into, progress);
+        let failure = match context.bees.run(job.label.clone(), wanted, least, work).await {
+            TaskEnd::Done((), facts) => {
+                tracing::debug!(
+                    bee = facts.bee,
+                    peak_bytes = facts.peak_bytes,
+                    budget_bytes = facts.budget_bytes,
+                    spilled_bytes = facts.spilled_bytes,
+                    duration_ms = facts.duration.as_millis() as u64,
+                    "the plan ended"
+                );
+                return Ok(());
+            }
+            TaskEnd::Failed(error, facts) => Some((error, facts)),
+            TaskEnd::Lost => None,
+        };
+        // Forgetting the rows is what decides: the client may take one at any moment.
+        let delivered = !writer.restart();
+        ladder.failed(&context.planner, failure, delivered)?;
+    }
+}
+
+/// Hands the answer out at the first plan; `None` when nobody wants it any more.
+fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Result<Option<Writer>> {
+    match std::mem::replace(outlet, Outlet::Nobody) {
+        Outlet::Caller(reply) => {
+            let budget = context.chambers.division().budget_per_bee_bytes;
+            let bytes_max = (budget / RESULT_SHARE).max(RESULT_BYTES_MIN);
+            let (writer, reader) = run_ahead(schema.clone(), bytes_max, context.results.clone());
+            if reply.send(Ok((schema.clone(), reader))).is_err() {
+                return Ok(None);
+            }
+            *outlet = Outlet::Answer(schema.clone(), writer.clone());
+            Ok(Some(writer))
+        }
+        Outlet::Answer(announced, writer) => {
+            let same = announced == *schema;
+            *outlet = Outlet::Answer(announced, writer.clone());
+            if same {
+                return Ok(Some(writer));
+            }
+            Err(Error::Busy {
+                what: "a frame's columns changed while the query was tried again".into(),
+                retry_after: Duration::from_millis(100),
+            })
+        }
+        Outlet::Nobody => Ok(None),
+    }
+}
+
+/// Runs a plan in a chamber to its end, whatever the client does.
+async fn run_plan(planned: PlannedQuery, chamber: Chamber, writer: Writer, progress: Arc<Progress>) -> Result<()> {
+    progress.rows_done.store(0, Ordering::Relaxed);
+    let scratch = chamber.runtime.disk_manager.clone();
+    let context = in_chamber(&planned.context, &chamber);
+    let mut rows = execute_stream(planned.plan.clone(), context)?;
+    let mut look = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            batch = rows.next() => match batch {
+                Some(batch) => {
+                    let batch = batch?;
+                    progress.rows_done.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    if batch.num_rows() > 0 {
+                        writer.push(batch, &scratch)?;
+                    }
+                }
+                None => break,
+            },
+            _ = look.tick() => {
+                let done = scan_totals(&planned.plan)?.read_bytes;
+                progress.bytes_done.store(done, Ordering::Relaxed);
+            }
+        }
+    }
+    progress.bytes_done.store(planned.scan_bytes, Ordering::Relaxed);
+    if planned.plan.is::<AnalyzeExec>() {
+        writer.push(analyzed(&planned, &chamber)?, &scratch)?;
+    }
+    Ok(())
+}
+
+/// What EXPLAIN ANALYZE says of the run as a whole, as rows below the plan.
+fn analyzed(planned: &PlannedQuery, chamber: &Chamber) -> Result<RecordBatch> {
+    let totals = scan_totals(&planned.plan)?;
+    let (names, values): (Vec<String>, Vec<String>) =
+        explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes).into_iter().unzip();
+    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values))];
+    RecordBatch::try_new(planned.schema.clone(), columns).map_err(|error| DataFusionError::from(error).into())
+}

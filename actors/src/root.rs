@@ -1,0 +1,229 @@
+//! The root supervisor: start order, restart policy, drain.
+//!
+//! Parent: none. Messages: `BeginStop`. Reads and writes no object. Start order: Ledger, Bees,
+//! Planner, then for a resident node Heartbeat and Keeper; stop order is the reverse. A child that
+//! keeps ending ends the root, which ends all; every handle then answers that the node is stopped.
+//!
+//! Invariants: a tree that fails to start leaves no actor; after [`Tree::shutdown`] none is alive.
+
+use crate::bees::{self, Bees, BeesHandle};
+use crate::chamber::Chambers;
+use crate::context::Context;
+use crate::heartbeat::{self, Heartbeat};
+use crate::keeper::{self, Keeper};
+use crate::ledger::{self, LedgerActor};
+use crate::mailbox::{Address, Alive, Census, Reply};
+use crate::node::Role;
+use crate::planner::{self, Planner};
+use crate::supervision::{Child, Children, Supervised, start_error};
+use apiary_engine::behavior::temperature::Thresholds;
+use apiary_engine::error::{Error, Result};
+use apiary_engine::host::Host;
+use apiary_engine::settings::Settings;
+use apiary_engine::store::Meadow;
+use apiary_protocol::ids::NodeId;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, oneshot};
+
+/// How long a stop waits for what runs.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long one actor may take to stop before it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Requests under way at once, per actor.
+const REQUESTS_MAX: usize = 4096;
+
+pub(crate) enum Message {
+    /// From now on nobody is restarted. Answers with the children in stop order.
+    BeginStop { reply: Reply<Vec<(&'static str, ActorCell)>> },
+}
+
+pub(crate) struct Arguments {
+    host: Host,
+    children: Vec<Box<dyn Supervised>>,
+    census: Census,
+}
+
+pub(crate) struct State {
+    host: Host,
+    children: Children,
+    _alive: Alive,
+}
+
+pub(crate) struct Root;
+
+impl Actor for Root {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { host, children, census } = with;
+        let children = Children::start(children, &myself.get_cell()).await?;
+        Ok(State { host, children, _alive: census.enter() })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Message>,
+        Message::BeginStop { reply }: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let _ = reply.send(state.children.begin_stop());
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = state.host.clock.monotonic();
+        state.children.on_event(event, &myself.get_cell(), now).await?;
+        Ok(())
+    }
+}
+
+/// The running tree: its root and the addresses of its children.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: ActorRef<Message>,
+    pub(crate) ledger: Address<ledger::Message>,
+    pub(crate) bees: Address<bees::Message>,
+    pub(crate) planner: Address<planner::Message>,
+    heartbeat: Option<Address<heartbeat::Message>>,
+    pub(crate) census: Census,
+    stopping: AtomicBool,
+    stopped: Mutex<bool>,
+}
+
+impl Tree {
+    /// Starts all actors; on an error those that started are stopped again.
+    pub(crate) async fn start(
+        node_id: NodeId,
+        host: &Host,
+        meadow: &Meadow,
+        settings: &Arc<Settings>,
+        chambers: &Arc<Chambers>,
+        role: Role,
+    ) -> Result<Self> {
+        let census = Census::default();
+        let (ledger_child, ledger) = ledger_child(host, meadow, settings, &census);
+        let (bees_child, bees) = bees_child(host, chambers, &census);
+        let planner_arguments = planner::Arguments { host: host.clone(), census: census.clone() };
+        let (planner_child, planner) =
+            Child::<Planner>::new("planner", REQUESTS_MAX, move || (Planner, planner_arguments.clone()));
+        let mut children: Vec<Box<dyn Supervised>> =
+            vec![Box::new(ledger_child), Box::new(bees_child), Box::new(planner_child)];
+        let mut heartbeat = None;
+        if role == Role::Resident {
+            let bees = BeesHandle::new(bees.clone());
+            let arguments = heartbeat::Arguments {
+                node_id,
+                host: host.clone(),
+                meadow: meadow.clone(),
+                name: settings.name.clone().unwrap_or_else(|| host.machine.host_name()),
+                chambers: chambers.clone(),
+                bees: bees.clone(),
+                census: census.clone(),
+            };
+            let (child, address) =
+                Child::<Heartbeat>::new("heartbeat", REQUESTS_MAX, move || (Heartbeat, arguments.clone()));
+            children.push(Box::new(child));
+            heartbeat = Some(address);
+            let arguments = keeper::Arguments {
+                node_id,
+                host: host.clone(),
+                meadow: meadow.clone(),
+                bees,
+                census: census.clone(),
+            };
+            let (child, _) = Child::<Keeper>::new("keeper", REQUESTS_MAX, move || (Keeper, arguments.clone()));
+            children.push(Box::new(child));
+        }
+        let arguments = Arguments { host: host.clone(), children, census: census.clone() };
+        let (root, _) =
+            Root::spawn(None, Root, arguments).await.map_err(|error| start_error("the node", error))?;
+        let (stopping, stopped) = (AtomicBool::new(false), Mutex::new(false));
+        Ok(Self { root, ledger, bees, planner, heartbeat, census, stopping, stopped })
+    }
+
+    /// Whether new work is refused.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Drains, flushes, takes the heartbeat back, and stops every actor.
+    pub(crate) async fn shutdown(&self, context: &Context) -> Result<()> {
+        self.stopping.store(true, Ordering::SeqCst);
+        let mut stopped = self.stopped.lock().await;
+        if *stopped {
+            return Ok(());
+        }
+        if !context.planner.drain(DRAIN_DEADLINE).await {
+            tracing::warn!("statements still ran at the end of the drain; they end with an error");
+        }
+        if context.ledger.flush().await.is_err() {
+            tracing::warn!("a commit or checkpoint was in flight when the node stopped");
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            let said = heartbeat.call(STOP_DEADLINE, |reply| heartbeat::Message::Farewell { reply }).await;
+            if !matches!(said, Ok(Ok(()))) {
+                tracing::warn!(?said, "the heartbeat was not removed; others will find this node dead");
+            }
+        }
+        self.stop_all().await?;
+        *stopped = true;
+        Ok(())
+    }
+
+    async fn stop_all(&self) -> Result<()> {
+        let (reply, cells) = oneshot::channel();
+        // A root that already ended took its children with it.
+        if self.root.send_message(Message::BeginStop { reply }).is_ok() {
+            for (name, cell) in cells.await.unwrap_or_default() {
+                stop(name, &cell).await;
+            }
+        }
+        stop("node", &self.root.get_cell()).await;
+        match self.census.count() {
+            0 => Ok(()),
+            alive => Err(Error::Bug(format!("{alive} actors outlived their node"))),
+        }
+    }
+}
+
+async fn stop(name: &str, cell: &ActorCell) {
+    if cell.stop_and_wait(None, Some(STOP_DEADLINE)).await.is_err() {
+        tracing::warn!(actor = name, "did not stop in time; killing it");
+        let _ = cell.kill_and_wait(Some(STOP_DEADLINE)).await;
+    }
+}
+
+fn ledger_child(
+    host: &Host,
+    meadow: &Meadow,
+    settings: &Arc<Settings>,
+    census: &Census,
+) -> (Child<LedgerActor>, Address<ledger::Message>) {
+    let arguments = ledger::Arguments {
+        host: host.clone(),
+        meadow: meadow.clone(),
+        settings: settings.clone(),
+        census: census.clone(),
+    };
+    Child::new("ledger", REQUESTS_MAX, move || (LedgerActor, arguments.clone()))
+}
+
+fn bees_child(host: &Host, chambers: &Arc<Chambers>, census: &Census) -> (Child<Bees>, Address<bees::Message>) {
+    let arguments = bees::Arguments {
+        host: host.clone(),
+        chambers: chambers.clone(),
+        thresholds: Thresholds::jittered(host.entropy.bytes()),
+        census: census.clone(),
+    };
+    Child::new("bees", REQUESTS_MAX, move || (Bees, arguments.clone()))
+}

@@ -1,0 +1,99 @@
+//! Tests of the tree: a real node over a meadow in memory, on one thread with paused time.
+
+mod bees;
+mod nodes;
+mod results;
+
+use crate::chamber::Chambers;
+use crate::mailbox::Census;
+use crate::node::{Node, Role};
+use crate::root::Tree;
+use crate::{Answer, QueryOptions};
+use apiary_engine::behavior::mason::plan_division;
+use apiary_engine::error::Result;
+use apiary_engine::host::{Host, testing};
+use apiary_engine::settings::Settings;
+use apiary_engine::sql::{Session, parse};
+use apiary_engine::store::Meadow;
+use apiary_protocol::ids::NodeId;
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use std::sync::Arc;
+
+pub(crate) fn settings(bees: usize) -> Settings {
+    Settings { bees: Some(bees), memory_bytes: Some(512 << 20), ..Settings::default() }
+}
+
+pub(crate) fn memory_meadow(host: &Host, settings: &Settings) -> Meadow {
+    Meadow::over(Arc::new(InMemory::new()), "memory://tests", host, settings)
+}
+
+pub(crate) async fn tree(bees: usize, role: Role) -> Result<(Host, Tree)> {
+    let (host, settings) = (testing::host(), Arc::new(settings(bees)));
+    let meadow = memory_meadow(&host, &settings);
+    let division = plan_division(512 << 20, bees);
+    let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
+    let id = NodeId::from_random([7; 16]);
+    let tree = Tree::start(id, &host, &meadow, &settings, &chambers, role).await?;
+    Ok((host, tree))
+}
+
+pub(crate) async fn node(settings: Settings) -> Result<Node> {
+    let host = testing::host();
+    let meadow = memory_meadow(&host, &settings);
+    Node::start(host, meadow, settings, Role::Resident).await
+}
+
+/// Runs every statement of a text; the answer of the last.
+pub(crate) async fn sql(node: &Node, text: &str) -> Result<Answer> {
+    let mut session = Session::new()?;
+    let mut last = None;
+    for statement in parse(text)? {
+        let answer = node.execute(statement, &session, QueryOptions::default()).await?;
+        session = answer.session.clone();
+        last = Some(answer);
+    }
+    last.ok_or_else(|| apiary_engine::Error::rejected("no statement"))
+}
+
+pub(crate) async fn rows(node: &Node, text: &str) -> Result<Vec<RecordBatch>> {
+    sql(node, text).await?.batches.try_collect().await
+}
+
+/// The single integer that a query gives.
+pub(crate) async fn number(node: &Node, text: &str) -> Result<i64> {
+    let batches = rows(node, text).await?;
+    let column = batches[0].column(0).clone();
+    let column = arrow::compute::cast(&column, &DataType::Int64).expect("an integer");
+    Ok(column.as_any().downcast_ref::<Int64Array>().expect("int64").value(0))
+}
+
+pub(crate) fn numbers_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
+}
+
+pub(crate) fn numbers(range: std::ops::Range<i64>) -> RecordBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(range));
+    RecordBatch::try_new(numbers_schema(), vec![column]).expect("one column")
+}
+
+pub(crate) fn stream(batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let batches = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(numbers_schema(), batches))
+}
+
+/// Lets everything that is ready run.
+pub(crate) async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) fn nobody(census: &Census) -> bool {
+    census.count() == 0
+}

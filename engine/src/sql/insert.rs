@@ -1,0 +1,113 @@
+//! The rows of INSERT: a query whose columns are brought to the names, and where SQL wants it the
+//! types, of a frame.
+//!
+//! Literals are written as text and numbers, so text and numbers are cast to what the column is;
+//! whether every other value fits is checked where cells are written, which knows the row.
+
+use super::plan::plan_query;
+use super::{Crew, Environment, PlannedQuery, Session};
+use crate::error::{Error, Result};
+use crate::schema::FrameSchema;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{Column, cast};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::sql::parser::Statement as DfStatement;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Plans the source of an INSERT. Its columns are, in order, the listed ones, or all of the frame's.
+pub async fn plan_insert(
+    environment: &Environment,
+    session: &Session,
+    schema: &FrameSchema,
+    columns: &[String],
+    source: &DfStatement,
+    crew: &Crew,
+) -> Result<PlannedQuery> {
+    let targets = targets(schema, columns)?;
+    let mut planned = plan_query(environment, session, source, crew).await?;
+    if planned.schema.fields().len() != targets.len() {
+        return Err(Error::rejected(format!(
+            "INSERT has {} values for {} columns ({})",
+            planned.schema.fields().len(),
+            targets.len(),
+            targets
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        )));
+    }
+    let expressions = targets.iter().enumerate().map(|(index, target)| {
+        let from = planned.schema.field(index);
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(from.name(), index));
+        let value = match is_cast(from.data_type(), target.data_type()) {
+            true => cast(column, &planned.schema, target.data_type().clone())?,
+            false => column,
+        };
+        Ok((value, target.name().clone()))
+    });
+    let expressions = expressions.collect::<Result<Vec<_>>>()?;
+    let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(
+        expressions,
+        Arc::clone(&planned.plan),
+    )?);
+    planned.schema = plan.schema();
+    planned.plan = plan;
+    Ok(planned)
+}
+
+fn targets(schema: &FrameSchema, columns: &[String]) -> Result<Vec<FieldRef>> {
+    let fields = schema.logical.fields();
+    if columns.is_empty() {
+        return Ok(fields.iter().cloned().collect());
+    }
+    let mut seen = BTreeSet::new();
+    let mut targets = vec![];
+    for name in columns {
+        let exact = fields.iter().find(|field| field.name() == name);
+        let field = exact.or_else(|| {
+            fields
+                .iter()
+                .find(|field| field.name().eq_ignore_ascii_case(name))
+        });
+        let Some(field) = field else {
+            let known: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
+            return Err(Error::rejected(format!(
+                "there is no column {name}; there are {}",
+                known.join(", ")
+            )));
+        };
+        if !seen.insert(field.name()) {
+            return Err(Error::rejected(format!("column {name} is listed twice")));
+        }
+        targets.push(Arc::clone(field));
+    }
+    Ok(targets)
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
+/// What SQL's literals need: text to anything that is not text, numbers to decimals and floats,
+/// dates to timestamps, NULL to everything.
+fn is_cast(from: &DataType, to: &DataType) -> bool {
+    if from == to {
+        return false;
+    }
+    match (from, to) {
+        (DataType::Null, _) => true,
+        (from, to) if is_text(from) => !is_text(to) && !to.is_nested(),
+        (from, DataType::Decimal128(..)) => from.is_numeric(),
+        (from, DataType::Float32 | DataType::Float64) => from.is_integer() || from.is_decimal(),
+        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (DataType::List(_) | DataType::Struct(_) | DataType::Map(..), _) => true,
+        _ => false,
+    }
+}

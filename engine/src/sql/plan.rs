@@ -1,0 +1,171 @@
+//! From a parsed query to a physical plan that is ready to run.
+//!
+//! Frames are resolved to snapshots first and all at once, so that planning itself never waits for
+//! storage and a query sees one snapshot of each frame.
+
+use super::explain::scan_totals;
+use super::names::{Hives, QueryFrames};
+use super::{Crew, Environment, PlannedQuery, Session};
+use crate::error::{Error, Result};
+use apiary_protocol::names::FrameName;
+use chrono::DateTime;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{JoinType, TableReference};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::resolve::resolve_table_references;
+use futures::TryStreamExt;
+use futures::stream::{self, StreamExt};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Snapshots that one query fetches at the same time.
+const SNAPSHOTS_AT_ONCE: usize = 16;
+
+/// Build sides of a hash join up to here are collected whole instead of being repartitioned: then
+/// the small side of a semi join is the one that is built (a third of Q18's time).
+const HASH_JOIN_SINGLE_PARTITION_BYTES: usize = 64 << 20;
+const HASH_JOIN_SINGLE_PARTITION_ROWS: usize = 1 << 20;
+
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Resolves frames to snapshots, once each; plans logically and physically.
+pub async fn plan_query(
+    environment: &Environment,
+    session: &Session,
+    statement: &DfStatement,
+    crew: &Crew,
+) -> Result<PlannedQuery> {
+    super::register_meadow(&environment.meadow, &crew.runtime)?;
+    let frames = QueryFrames::new(environment, environment.catalog.view().await?);
+    let missing = fetch_snapshots(&frames, session, statement).await?;
+    let mut state = session_state(environment, session, crew, &frames);
+    let logical = match state.statement_to_plan(statement.clone()).await {
+        Ok(logical) => state.optimize(&logical)?,
+        // A name that no frame has may be a table function; if planning fails, it was not.
+        Err(error) => return Err(missing.into_iter().next().unwrap_or_else(|| error.into())),
+    };
+    refuse_writes(&logical)?;
+    if crew.spilling_joins && !limits_semi_join(&logical) {
+        state.config_mut().options_mut().optimizer.prefer_hash_join = false;
+    }
+    let plan = state
+        .query_planner()
+        .create_physical_plan(&logical, &state)
+        .await?;
+    Ok(PlannedQuery {
+        schema: plan.schema(),
+        scan_bytes: scan_totals(&plan)?.bytes_kept,
+        plan,
+        context: state.task_ctx(),
+        frames: frames.snapshots(),
+    })
+}
+
+/// Fetches what the statement names. Returns the errors of names that no frame has.
+async fn fetch_snapshots(
+    frames: &QueryFrames,
+    session: &Session,
+    statement: &DfStatement,
+) -> Result<Vec<Error>> {
+    let (references, _) = resolve_table_references(statement, true)?;
+    let names = references
+        .iter()
+        .filter(|reference| reference.schema() != Some(INFORMATION_SCHEMA));
+    let names = names
+        .map(|reference| frame_name(session, reference))
+        .collect::<Result<BTreeSet<FrameName>>>()?;
+    let fetched = stream::iter(names).map(|name| async move {
+        match frames.frame(&name).await {
+            Ok(_) => Ok(None),
+            Err(error @ Error::NotFound { .. }) => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    });
+    let missing: Vec<Option<Error>> = fetched.buffered(SNAPSHOTS_AT_ONCE).try_collect().await?;
+    Ok(missing.into_iter().flatten().collect())
+}
+
+fn frame_name(session: &Session, reference: &TableReference) -> Result<FrameName> {
+    let parts = [
+        reference.catalog(),
+        reference.schema(),
+        Some(reference.table()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().map(str::to_string).collect();
+    session.resolve(&parts)
+}
+
+fn session_state(
+    environment: &Environment,
+    session: &Session,
+    crew: &Crew,
+    frames: &Arc<QueryFrames>,
+) -> SessionState {
+    // `now()` is the host's time, read once for the whole statement.
+    let started_at = DateTime::from_timestamp_millis(environment.host.clock.unix_ms());
+    let properties =
+        ExecutionProps::new().with_query_execution_start_time(started_at.unwrap_or_default());
+    SessionStateBuilder::new()
+        // A random identifier would be the only thing that two runs of one query do not share.
+        .with_session_id("apiary".into())
+        .with_execution_props(properties)
+        .with_config(session_config(session, crew))
+        .with_runtime_env(Arc::clone(&crew.runtime))
+        .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
+        .with_default_features()
+        .build()
+}
+
+fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(session.hive.to_string(), session.box_name.to_string())
+        .with_information_schema(true)
+        .with_target_partitions(crew.bees.max(1))
+        .with_batch_size(crew.batch_rows.max(1));
+    let options = config.options_mut();
+    options.optimizer.hash_join_single_partition_threshold = HASH_JOIN_SINGLE_PARTITION_BYTES;
+    options.optimizer.hash_join_single_partition_threshold_rows = HASH_JOIN_SINGLE_PARTITION_ROWS;
+    options.execution.parquet.pushdown_filters = false;
+    options.execution.planning_concurrency = crew.bees.max(1);
+    options.execution.collect_statistics = true;
+    config
+}
+
+/// Statements that change something have their own ways; a plan of one must not slip through.
+fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = None;
+    plan.apply(|node| {
+        refused = match node {
+            LogicalPlan::Dml(dml) => Some(dml.op.to_string()),
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_string()),
+            LogicalPlan::Copy(_) => Some("COPY".to_string()),
+            LogicalPlan::Statement(statement) => Some(statement.name().to_string()),
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    refused.map_or(Ok(()), |what| Err(Error::Unsupported(what)))
+}
+
+/// DataFusion's sort-merge join gives wrong answers for semi and anti joins under a limit.
+fn limits_semi_join(plan: &LogicalPlan) -> bool {
+    let is_limit = |node: &LogicalPlan| match node {
+        LogicalPlan::Limit(_) => true,
+        LogicalPlan::Sort(sort) => sort.fetch.is_some(),
+        _ => false,
+    };
+    let is_semi = |node: &LogicalPlan| match node {
+        LogicalPlan::Join(join) => !matches!(
+            join.join_type,
+            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
+        ),
+        _ => false,
+    };
+    plan.exists(|node| Ok(is_limit(node) && node.exists(|below| Ok(is_semi(below)))?))
+        .unwrap_or(true)
+}

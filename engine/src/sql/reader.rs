@@ -1,0 +1,416 @@
+//! Reading cells: Parquet readers over the meadow that check what they read against the ledger.
+//!
+//! A cell is immutable, so its footer is kept in memory (bounded) by key and size. A cell that is
+//! missing, has another size than the ledger says, or cannot be understood is an error that names
+//! it; it is never fewer rows.
+
+use crate::error::Error;
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use parquet::DecodeResult;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of footers that are kept in memory.
+const FOOTERS_BYTES_MAX: usize = 64 << 20;
+
+/// How much of a cell's end is read first: the footer and, in most cells, the page index.
+const TAIL_BYTES: u64 = 256 << 10;
+
+/// A cell of at most this size is read whole with its footer: one request instead of three.
+const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// Footers by key, the least recently used one goes first.
+#[derive(Debug, Default)]
+pub(super) struct FooterCache {
+    inner: Mutex<FooterCacheInner>,
+}
+
+#[derive(Debug, Default)]
+struct FooterCacheInner {
+    entries: BTreeMap<Path, Footer>,
+    by_use: BTreeMap<u64, Path>,
+    uses: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Footer {
+    metadata: Arc<ParquetMetaData>,
+    size_bytes: u64,
+    used: u64,
+    memory_bytes: usize,
+}
+
+impl FooterCache {
+    fn get(&self, key: &Path, size_bytes: u64) -> Option<Arc<ParquetMetaData>> {
+        let mut inner = self.inner.lock();
+        inner.uses += 1;
+        let uses = inner.uses;
+        let footer = inner
+            .entries
+            .get_mut(key)
+            .filter(|footer| footer.size_bytes == size_bytes)?;
+        let metadata = Arc::clone(&footer.metadata);
+        let before = std::mem::replace(&mut footer.used, uses);
+        inner.by_use.remove(&before);
+        inner.by_use.insert(uses, key.clone());
+        Some(metadata)
+    }
+
+    fn put(&self, key: &Path, size_bytes: u64, metadata: &Arc<ParquetMetaData>) {
+        let memory_bytes = metadata.memory_size();
+        if memory_bytes > FOOTERS_BYTES_MAX / 4 {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        inner.remove(key);
+        inner.uses += 1;
+        let used = inner.uses;
+        inner.bytes += memory_bytes;
+        inner.by_use.insert(used, key.clone());
+        let footer = Footer {
+            metadata: Arc::clone(metadata),
+            size_bytes,
+            used,
+            memory_bytes,
+        };
+        inner.entries.insert(key.clone(), footer);
+        while inner.bytes > FOOTERS_BYTES_MAX {
+            let Some((_, oldest)) = inner.by_use.pop_first() else {
+                break;
+            };
+            inner.remove(&oldest);
+        }
+    }
+}
+
+impl FooterCacheInner {
+    fn remove(&mut self, key: &Path) {
+        if let Some(footer) = self.entries.remove(key) {
+            self.by_use.remove(&footer.used);
+            self.bytes -= footer.memory_bytes;
+        }
+    }
+}
+
+/// Makes the readers of one scan.
+#[derive(Debug)]
+pub(super) struct CellReaders {
+    store: Arc<dyn ObjectStore>,
+    footers: Arc<FooterCache>,
+    open: Arc<Mutex<OpenCells>>,
+}
+
+/// The cells that a decoding error of a partition can come from.
+#[derive(Debug, Default)]
+struct OpenCells {
+    /// Readers by partition and cell.
+    readers: BTreeMap<(usize, Path), usize>,
+    /// The cell of each partition whose reader went last: an error may outlive its reader.
+    last: BTreeMap<usize, Path>,
+}
+
+impl CellReaders {
+    pub fn new(store: Arc<dyn ObjectStore>, footers: Arc<FooterCache>) -> Self {
+        Self {
+            store,
+            footers,
+            open: Arc::default(),
+        }
+    }
+
+    /// Keys of the cells that a partition has open or has just closed.
+    pub fn keys_of(&self, partition: usize) -> Vec<String> {
+        let open = self.open.lock();
+        let here = open.readers.keys().filter(|(of, _)| *of == partition);
+        let mut keys: BTreeSet<String> = here.map(|(_, key)| key.to_string()).collect();
+        keys.extend(open.last.get(&partition).map(ToString::to_string));
+        keys.into_iter().collect()
+    }
+
+    /// The footer of a cell, for what needs it before a scan begins.
+    pub async fn footer(&self, key: &Path, size_bytes: u64) -> Result<Arc<ParquetMetaData>, Error> {
+        let reader = CellReader {
+            store: Arc::clone(&self.store),
+            footers: Arc::clone(&self.footers),
+            key: key.clone(),
+            size_bytes,
+            whole: None,
+            requests: Count::new(),
+            read_bytes: Count::new(),
+            open: None,
+        };
+        reader.read_footer().await.map(|(metadata, _)| metadata)
+    }
+}
+
+impl ParquetFileReaderFactory for CellReaders {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        _metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
+        let key = file.object_meta.location;
+        let open = Open {
+            open: Arc::clone(&self.open),
+            key: (partition_index, key.clone()),
+        };
+        *open
+            .open
+            .lock()
+            .readers
+            .entry(open.key.clone())
+            .or_default() += 1;
+        let counter = |name| MetricBuilder::new(metrics).counter(name, partition_index);
+        Ok(Box::new(CellReader {
+            store: Arc::clone(&self.store),
+            footers: Arc::clone(&self.footers),
+            key,
+            size_bytes: file.object_meta.size,
+            whole: None,
+            requests: counter("meadow_requests"),
+            read_bytes: counter("meadow_read_bytes"),
+            open: Some(open),
+        }))
+    }
+}
+
+/// Takes the cell off the list of open ones when its reader goes.
+struct Open {
+    open: Arc<Mutex<OpenCells>>,
+    key: (usize, Path),
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = self.open.lock();
+        if let Some(readers) = open.readers.get_mut(&self.key) {
+            *readers -= 1;
+            if *readers == 0 {
+                open.readers.remove(&self.key);
+            }
+        }
+        let (partition, key) = self.key.clone();
+        open.last.insert(partition, key);
+    }
+}
+
+struct CellReader {
+    store: Arc<dyn ObjectStore>,
+    footers: Arc<FooterCache>,
+    key: Path,
+    size_bytes: u64,
+    /// All of a small cell.
+    whole: Option<Bytes>,
+    requests: Count,
+    read_bytes: Count,
+    #[expect(dead_code, reason = "held for its drop")]
+    open: Option<Open>,
+}
+
+impl CellReader {
+    fn corrupt(&self, reason: impl ToString) -> Error {
+        Error::corrupt(self.key.as_ref(), reason)
+    }
+
+    /// What a failed request means: a cell that the ledger names must be there, as large as it says.
+    async fn explain(&self, error: object_store::Error) -> Error {
+        if let object_store::Error::NotFound { .. } = error {
+            return self.corrupt("the ledger names this cell and it does not exist");
+        }
+        self.requests.add(1);
+        match self.store.head(&self.key).await {
+            Ok(meta) if meta.size != self.size_bytes => self.wrong_size(meta.size),
+            _ => Error::Store {
+                action: "reading",
+                key: self.key.to_string(),
+                source: error,
+            },
+        }
+    }
+
+    fn wrong_size(&self, found: u64) -> Error {
+        self.corrupt(format!(
+            "the ledger says {} bytes and it has {found}",
+            self.size_bytes
+        ))
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let length = range.end.saturating_sub(range.start);
+        if range.end > self.size_bytes {
+            return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
+        }
+        self.requests.add(1);
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let result = match self.store.get_opts(&self.key, options).await {
+            Ok(result) => result,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        if result.meta.size != self.size_bytes {
+            return Err(self.wrong_size(result.meta.size));
+        }
+        let bytes = match result.bytes().await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        self.read_bytes.add(bytes.len());
+        if bytes.len() as u64 != length {
+            return Err(self.corrupt(format!("{} bytes came back for {length}", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
+    /// The footer, with the page index when that costs no further request; and the whole cell when it
+    /// is small.
+    async fn read_footer(&self) -> Result<(Arc<ParquetMetaData>, Option<Bytes>), Error> {
+        if let Some(metadata) = self.footers.get(&self.key, self.size_bytes) {
+            return Ok((metadata, None));
+        }
+        if self.size_bytes == 0 {
+            return Err(match self.store.head(&self.key).await {
+                Ok(meta) if meta.size > 0 => self.wrong_size(meta.size),
+                Err(error) => self.explain(error).await,
+                Ok(_) => self.corrupt("it is empty"),
+            });
+        }
+        let tail = if self.size_bytes <= WHOLE_BYTES_MAX {
+            self.size_bytes
+        } else {
+            TAIL_BYTES
+        };
+        let mut range = self.size_bytes - tail..self.size_bytes;
+        let mut bytes = self.read(range.clone()).await?;
+        let metadata = loop {
+            let mut decoder = self.decoder(PageIndexPolicy::Skip, &range, &bytes)?;
+            match decoder.try_decode().map_err(|error| self.corrupt(error))? {
+                DecodeResult::Data(metadata) => break metadata,
+                DecodeResult::NeedsData(needed) => {
+                    let start = needed
+                        .iter()
+                        .map(|range| range.start)
+                        .min()
+                        .unwrap_or(range.start);
+                    if start >= range.start {
+                        return Err(self.corrupt("its footer asks for bytes beyond its end"));
+                    }
+                    range = start..self.size_bytes;
+                    bytes = self.read(range.clone()).await?;
+                }
+                DecodeResult::Finished => return Err(self.corrupt("it has no footer")),
+            }
+        };
+        let mut decoder = self.decoder(PageIndexPolicy::Optional, &range, &bytes)?;
+        let metadata = match decoder.try_decode() {
+            Ok(DecodeResult::Data(with_index)) => with_index,
+            _ => metadata,
+        };
+        let metadata = Arc::new(metadata);
+        self.footers.put(&self.key, self.size_bytes, &metadata);
+        Ok((metadata, (range.start == 0).then_some(bytes)))
+    }
+
+    fn decoder(
+        &self,
+        policy: PageIndexPolicy,
+        range: &Range<u64>,
+        bytes: &Bytes,
+    ) -> Result<ParquetMetaDataPushDecoder, Error> {
+        let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size_bytes)
+            .map_err(|error| self.corrupt(error))?
+            .with_page_index_policy(policy);
+        decoder
+            .push_range(range.clone(), bytes.clone())
+            .map_err(|error| self.corrupt(error))?;
+        Ok(decoder)
+    }
+
+    async fn read_many(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+        if self.whole.is_none() && self.size_bytes <= WHOLE_BYTES_MAX && ranges.len() > 1 {
+            self.whole = Some(self.read(0..self.size_bytes).await?);
+        }
+        if let Some(whole) = &self.whole {
+            let slice = |range: &Range<u64>| {
+                let (start, end) = (
+                    usize::try_from(range.start).ok()?,
+                    usize::try_from(range.end).ok()?,
+                );
+                (start <= end && end <= whole.len()).then(|| whole.slice(start..end))
+            };
+            let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
+            return slices.ok_or_else(|| self.corrupt("its footer points beyond its end"));
+        }
+        if let Some(range) = ranges
+            .iter()
+            .find(|range| range.start > range.end || range.end > self.size_bytes)
+        {
+            return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
+        }
+        if let [range] = ranges.as_slice() {
+            return Ok(vec![self.read(range.clone()).await?]);
+        }
+        self.requests.add(1);
+        match self.store.get_ranges(&self.key, &ranges).await {
+            Ok(parts) => {
+                self.read_bytes.add(parts.iter().map(Bytes::len).sum());
+                Ok(parts)
+            }
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+}
+
+fn external(error: Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for CellReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            let mut parts = self.read_many(vec![range]).await?;
+            parts.pop().ok_or_else(|| self.corrupt("nothing came back"))
+        }
+        .map_err(external)
+        .boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.read_many(ranges).await }
+            .map_err(external)
+            .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let (metadata, whole) = self.read_footer().await?;
+            self.whole = whole;
+            Ok(metadata)
+        }
+        .map_err(external)
+        .boxed()
+    }
+}
