@@ -125,13 +125,17 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Soak { minutes, processes } => {
             let start = Instant::now();
+            let honest: Vec<_> = scenarios::ALL
+                .iter()
+                .filter(|scenario| !scenario.is_sabotaged)
+                .collect();
             let first = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)?
                 .as_micros() as u64;
             let seeds =
                 (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
             let jobs = seeds.map(move |index| {
-                let scenario = scenarios::ALL[index % scenarios::ALL.len()].name;
+                let scenario = honest[index % honest.len()].name;
                 Job {
                     scenario,
                     seed: first + index as u64,
@@ -155,7 +159,12 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Seeds { processes } => run_all(kept_seeds()?.into_iter(), processes),
         Command::List => {
             for scenario in scenarios::ALL {
-                println!("{:<16} {}", scenario.name, scenario.about);
+                let mark = if scenario.is_sabotaged {
+                    " (sabotaged)"
+                } else {
+                    ""
+                };
+                println!("{:<16} {}{mark}", scenario.name, scenario.about);
             }
             Ok(ExitCode::SUCCESS)
         }

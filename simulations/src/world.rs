@@ -20,7 +20,6 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// Everything that one seed decides.
 #[derive(Debug)]
 pub struct World {
-    pub seed: u64,
     pub trace: Trace,
     pub rng: Rng,
     /// The remote meadow; a scenario on local disks leaves it empty.
@@ -62,7 +61,6 @@ impl World {
         let store = SimStore::new(&rng, &trace);
         trace.event("world", format_args!("seed {seed}"));
         Self {
-            seed,
             trace,
             rng,
             store,

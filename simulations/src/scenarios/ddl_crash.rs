@@ -156,7 +156,8 @@ async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(
             ));
         }
         let learnt = match found.as_deref() {
-            None => Known::Absent,
+            // One that is half made is not found, and is there once somebody has finished it.
+            None => known,
             Some([made_by]) => Known::Present { made_by: *made_by },
             Some(_) => Known::Unknown,
         };
