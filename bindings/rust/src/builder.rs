@@ -158,6 +158,7 @@ impl Builder {
         };
         // The runtime's threads and the tree's bees must be the same number.
         self.settings.bees = Some(bees);
+        self.settings.storage = host::storage_environment();
         let runtimes = OwnedRuntimes::start(bees)?;
         let host = host::system_host(&self.settings, runtimes.handles().clone())?;
         let meadow = {

@@ -66,6 +66,8 @@ fn unknown(key: &str, reason: &str) -> Error {
 fn nothing_happened(error: &StoreError) -> bool {
     match error {
         StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } => false,
+        // Of a write that may be there undurably, `store_error` makes an unknown outcome: reading it
+        // back would show it.
         error => !is_transient(error),
     }
 }

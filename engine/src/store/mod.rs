@@ -5,20 +5,32 @@
 //! create-if-absent is refused. What it never does: list the whole store, trust `AlreadyExists`,
 //! put a secret into a message.
 
+mod cloud;
 mod create;
 mod local;
+mod open;
 mod prove;
 mod retry;
 mod rooted;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod upload;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
 use bytes::Bytes;
+use local::{LocalFailure, LocalStore};
+use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt};
+use open::Place;
+use parking_lot::Mutex;
 use retry::Retry;
 use rooted::{Counters, Rooted};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
@@ -53,14 +65,35 @@ pub struct Meadow {
     store: Arc<dyn ObjectStore>,
     label: Arc<str>,
     host: Host,
+    /// Set for a directory: its staging is swept.
+    local: Option<LocalStore>,
 }
 
 impl Meadow {
     /// Opens the meadow that a URI names: a path, `file://`, `s3://`, `gs://`, `az://`, `memory://`.
-    /// Does no I/O.
+    /// Does no I/O. Credentials come from [`Settings::storage`]; a URI that holds some is refused.
     pub fn open(uri: &str, host: &Host, settings: &Settings) -> Result<Self> {
-        let _ = (uri, host, settings);
-        todo!()
+        match open::plan_place(uri, &settings.storage)? {
+            Place::Local(root) => {
+                let label = root.display().to_string();
+                let local = LocalStore::new(root, host, settings.sync);
+                let rooted = rooted(Arc::new(local.clone()), host, settings);
+                let rooted = Rooted { gap_bytes: 0, ..rooted };
+                Ok(Self::assemble(rooted, label, host, Some(local)))
+            }
+            Place::Memory(name) => {
+                let store = memory(&name);
+                Ok(Self::over(store, &format!("memory://{name}"), host, settings))
+            }
+            Place::Bucket(bucket) => {
+                let opened = cloud::open(&bucket, host, settings)?;
+                let rooted = rooted(opened.store, host, settings);
+                let rooted = Rooted { multipart: Some(opened.multipart), ..rooted };
+                let scheme = uri.split("://").next().unwrap_or_default();
+                let label = format!("{scheme}://{}/{}", bucket.name, bucket.prefix);
+                Ok(Self::assemble(rooted, label, host, None))
+            }
+        }
     }
 
     /// A meadow over a given store: simulations, tests.
@@ -70,24 +103,13 @@ impl Meadow {
         host: &Host,
         settings: &Settings,
     ) -> Self {
-        let retry = Retry {
-            deadline: settings.storage_deadline(),
-            entropy: Arc::clone(&host.entropy),
-        };
-        let counters = Arc::new(Counters::default());
-        let rooted = Arc::new(Rooted {
-            inner: store,
-            counters,
-            retry,
-            gap_bytes: 0,
-        });
+        Self::assemble(rooted(store, host, settings), label.into(), host, None)
+    }
+
+    fn assemble(rooted: Rooted, label: String, host: &Host, local: Option<LocalStore>) -> Self {
+        let rooted = Arc::new(rooted);
         let store = Arc::clone(&rooted) as Arc<dyn ObjectStore>;
-        Self {
-            rooted,
-            store,
-            label: label.into(),
-            host: host.clone(),
-        }
+        Self { rooted, store, label: label.into(), host: host.clone(), local }
     }
 
     /// The rooted, counting store, for DataFusion and Parquet readers.
@@ -147,10 +169,38 @@ fn path_of(key: &str) -> Result<Path> {
         .map_err(|error| Error::rejected(format!("{key:?} is no key of a meadow: {error}")))
 }
 
+fn rooted(store: Arc<dyn ObjectStore>, host: &Host, settings: &Settings) -> Rooted {
+    Rooted {
+        inner: store,
+        multipart: None,
+        counters: Arc::new(Counters::default()),
+        retry: Retry {
+            deadline: settings.storage_deadline(),
+            entropy: Arc::clone(&host.entropy),
+        },
+        gap_bytes: OBJECT_STORE_COALESCE_DEFAULT,
+    }
+}
+
+/// The store of a `memory://` name: one per process, so that two nodes in it can share a meadow.
+fn memory(name: &str) -> Arc<dyn ObjectStore> {
+    static STORES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
+    Arc::clone(STORES.lock().entry(name.into()).or_default()) as _
+}
+
 fn store_error(action: &'static str, key: &str, error: object_store::Error) -> Error {
-    Error::Store {
-        action,
-        key: key.into(),
-        source: error,
+    let object_store::Error::Generic { store, source } = error else {
+        return Error::Store { action, key: key.into(), source: error };
+    };
+    match source.downcast::<LocalFailure>() {
+        Ok(failure) if failure.may_have_landed => Error::OutcomeUnknown {
+            what: format!("{action} {key}"),
+            reason: failure.to_string(),
+        },
+        Ok(failure) => Error::Io { path: failure.path, source: failure.source },
+        Err(source) => {
+            let source = object_store::Error::Generic { store, source };
+            Error::Store { action, key: key.into(), source }
+        }
     }
 }

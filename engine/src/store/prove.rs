@@ -20,7 +20,11 @@ impl Meadow {
         let outcome = self.prove_create(&key).await;
         // Also after a refusal: what was written for the check is nobody's.
         let cleaned = self.delete(&key).await;
-        outcome.and(cleaned)
+        outcome.and(cleaned)?;
+        if let Some(local) = &self.local {
+            local.sweep().await.map_err(|error| super::store_error("sweeping", "", error))?;
+        }
+        Ok(())
     }
 
     async fn prove_create(&self, key: &str) -> Result<()> {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// What `object_store::memory` calls itself in errors.
+const IN_MEMORY: &str = "InMemory";
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Retries with full jitter inside a deadline.

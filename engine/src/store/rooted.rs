@@ -5,15 +5,17 @@
 
 use super::RequestCounts;
 use super::retry::Retry;
+use super::upload::{CountedUpload, RetriedUpload};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RenameOptions, Result, UploadPart, coalesce_ranges,
+    RenameOptions, Result, coalesce_ranges,
 };
 use std::fmt;
 use std::ops::Range;
@@ -25,16 +27,16 @@ const LIST_PAGE_OBJECTS: u64 = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    get_count: AtomicU64,
-    head_count: AtomicU64,
-    put_count: AtomicU64,
-    list_count: AtomicU64,
-    delete_count: AtomicU64,
-    read_bytes: AtomicU64,
-    written_bytes: AtomicU64,
+    pub(super) get_count: AtomicU64,
+    pub(super) head_count: AtomicU64,
+    pub(super) put_count: AtomicU64,
+    pub(super) list_count: AtomicU64,
+    pub(super) delete_count: AtomicU64,
+    pub(super) read_bytes: AtomicU64,
+    pub(super) written_bytes: AtomicU64,
 }
 
-fn add(counter: &AtomicU64, amount: u64) {
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
@@ -53,13 +55,20 @@ impl Counters {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Rooted {
     pub inner: Arc<dyn ObjectStore>,
+    /// Set when parts of an upload have to be retried here.
+    pub multipart: Option<Arc<dyn MultipartStore>>,
     pub counters: Arc<Counters>,
     pub retry: Retry,
     /// Ranges of one object that are closer than this are read with one request.
     pub gap_bytes: u64,
+}
+
+impl fmt::Debug for Rooted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooted").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Rooted {
@@ -193,17 +202,14 @@ impl ObjectStore for Rooted {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self
-            .retry
-            .run(|| {
-                add(&self.counters.put_count, 1);
-                self.inner.put_multipart_opts(location, opts.clone())
-            })
-            .await?;
-        Ok(Box::new(CountedUpload {
-            inner,
-            counters: Arc::clone(&self.counters),
-        }))
+        if let Some(store) = &self.multipart {
+            let upload =
+                RetriedUpload::start(Arc::clone(store), location, &self.counters, &self.retry);
+            return Ok(Box::new(upload.await?));
+        }
+        add(&self.counters.put_count, 1);
+        let inner = self.retry.once(self.inner.put_multipart_opts(location, opts)).await?;
+        Ok(Box::new(CountedUpload { inner, counters: Arc::clone(&self.counters) }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -287,30 +293,5 @@ impl ObjectStore for Rooted {
         self.retry
             .once(self.inner.rename_opts(from, to, options))
             .await
-    }
-}
-
-#[derive(Debug)]
-struct CountedUpload {
-    inner: Box<dyn MultipartUpload>,
-    counters: Arc<Counters>,
-}
-
-#[async_trait]
-impl MultipartUpload for CountedUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        add(&self.counters.put_count, 1);
-        add(&self.counters.written_bytes, data.content_length() as u64);
-        self.inner.put_part(data)
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        add(&self.counters.put_count, 1);
-        self.inner.complete().await
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        add(&self.counters.delete_count, 1);
-        self.inner.abort().await
     }
 }
