@@ -169,18 +169,14 @@ pub fn match_fields(
     };
     let mut plan = Vec::with_capacity(wanted.len());
     for field in wanted {
-        let exact = given
-            .iter()
-            .position(|candidate| candidate.name() == field.name());
+        let mut exact = (0..given.len()).filter(|index| given[*index].name() == field.name());
+        let (exact, again) = (exact.next(), exact.next());
         let folded = field.name().to_lowercase();
         let similar: Vec<usize> = (0..given.len())
             .filter(|index| given[*index].name().to_lowercase() == folded)
             .collect();
         plan.push(match (exact, similar.as_slice()) {
-            (Some(_), [_, rest @ ..])
-                if given.iter().filter(|c| c.name() == field.name()).count() > 1
-                    && !rest.is_empty() =>
-            {
+            (Some(_), _) if again.is_some() => {
                 return refuse(None, &name(field.name()), "is given twice; name it once");
             }
             (Some(index), _) => Some(index),

@@ -115,6 +115,9 @@ pub struct CellWriter {
     encoders: Option<Encoders>,
     running: Vec<AbortOnDropHandle<Result<()>>>,
     running_bytes: usize,
+    /// Encoders' memory and encoded bytes when they last rested.
+    encoders_bytes: usize,
+    group_bytes: usize,
     group_rows: usize,
     nans: NanWatch,
     pub rows: u64,
@@ -154,6 +157,8 @@ impl CellWriter {
             encoders: None,
             running: Vec::new(),
             running_bytes: 0,
+            encoders_bytes: 0,
+            group_bytes: 0,
             group_rows: 0,
             nans: NanWatch::new(leaf_count),
             rows: 0,
@@ -163,8 +168,6 @@ impl CellWriter {
     /// Takes rows in, which hold `bytes`; they may still be on their way through the encoders when it
     /// returns.
     pub async fn write(&mut self, batches: Vec<RecordBatch>, bytes: usize) -> Result<()> {
-        self.settle().await?;
-        self.running_bytes = bytes;
         let mut chunk = Vec::with_capacity(batches.len());
         let mut chunk_rows = 0;
         for mut batch in batches {
@@ -181,12 +184,16 @@ impl CellWriter {
             chunk_rows += batch.num_rows();
             chunk.push(batch);
         }
-        self.encode(chunk).await
+        self.encode(chunk).await?;
+        if !self.running.is_empty() {
+            self.running_bytes = bytes;
+        }
+        Ok(())
     }
 
     async fn encode(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
         self.settle().await?;
-        if self.group_rows > 0 && self.group_bytes() >= self.format.row_group_bytes {
+        if self.group_rows > 0 && self.group_bytes >= self.format.row_group_bytes {
             self.close_group().await?;
         }
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -222,7 +229,9 @@ impl CellWriter {
         });
         let crew = self.format.crew.min(self.format.schema.fields().len());
         if crew == 1 || rows < ROWS_WORTH_A_TASK {
-            return work.run();
+            work.run()?;
+            self.measure();
+            return Ok(());
         }
         for _ in 0..crew {
             let work = work.clone();
@@ -240,35 +249,37 @@ impl CellWriter {
     pub async fn settle(&mut self) -> Result<()> {
         for task in std::mem::take(&mut self.running) {
             join(task).await?;
-            self.running_bytes = 0;
         }
+        self.measure();
         Ok(())
     }
 
-    fn sum(&self, size: impl Fn(&ArrowColumnWriter) -> usize) -> usize {
+    /// Only while no encoder runs: it would wait for their locks.
+    fn measure(&mut self) {
         let encoders = self
             .encoders
             .as_deref()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        encoders
-            .iter()
-            .map(|encoder| encoder.lock().as_ref().map_or(0, &size))
-            .sum()
+        let (mut memory, mut encoded) = (0, 0);
+        for encoder in encoders {
+            if let Some(encoder) = encoder.lock().as_ref() {
+                memory += encoder.memory_size();
+                encoded += encoder.get_estimated_total_bytes();
+            }
+        }
+        (self.encoders_bytes, self.group_bytes) = (memory, encoded);
+        self.running_bytes = 0;
     }
 
-    fn group_bytes(&self) -> usize {
-        self.sum(ArrowColumnWriter::get_estimated_total_bytes)
-    }
-
-    /// Encoded bytes so far, an estimate. Waits for no encoder that `settle` has waited for.
+    /// Encoded bytes so far, an estimate, without the rows on their way.
     pub fn encoded_bytes(&self) -> u64 {
-        (self.file.bytes_written() + self.group_bytes()) as u64
+        (self.file.bytes_written() + self.group_bytes) as u64
     }
 
     /// Memory held by encoders, rows on their way and the upload.
     pub fn memory_bytes(&self) -> usize {
-        self.sum(ArrowColumnWriter::memory_size)
+        self.encoders_bytes
             + self.running_bytes
             + self.sink.0.lock().capacity()
             + self.upload.held_bytes()
@@ -313,12 +324,13 @@ impl CellWriter {
         }
         group.close().map_err(parquet_error)?;
         self.group_rows = 0;
+        self.measure();
         self.drain().await
     }
 
     async fn drain(&mut self) -> Result<()> {
         let bytes = std::mem::take(&mut *self.sink.0.lock());
-        self.upload.append(&bytes).await
+        self.upload.append(bytes.into()).await
     }
 
     /// Writes the footer; what is left is to finish the upload.

@@ -15,9 +15,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
 /// The key column; column names of a frame have no control characters.
 const KEY: &str = "\u{1}key";
@@ -26,23 +24,19 @@ const ROW_BITS: u32 = 40;
 /// Partitions that the key can number.
 pub const PARTITIONS_MAX: usize = 1 << 23;
 
-/// A sort that is being fed.
+/// A sort that is being fed. It runs while it is fed, in the task that feeds it, so dropping it frees
+/// its memory and its spill files at once.
 pub struct PartitionSort {
     schema: SchemaRef,
     sender: mpsc::Sender<RecordBatch>,
-    sorted: AbortOnDropHandle<First>,
+    sorted: SendableRecordBatchStream,
 }
 
-/// The sort has read all its input when its first batch comes.
-type First = (
-    Option<datafusion::error::Result<RecordBatch>>,
-    SendableRecordBatchStream,
-);
 /// Rows of one partition after another.
 pub type Runs = BoxStream<'static, Result<Vec<(u32, RecordBatch)>>>;
 
 impl PartitionSort {
-    pub fn start(schema: &Schema, query: &Handle, context: Arc<TaskContext>) -> Result<Self> {
+    pub fn start(schema: &Schema, context: Arc<TaskContext>) -> Result<Self> {
         let mut fields = schema.fields().to_vec();
         fields.push(Arc::new(Field::new(KEY, DataType::Int64, false)));
         let key = fields.len() - 1;
@@ -63,15 +57,11 @@ impl PartitionSort {
         let column = Arc::new(Column::new(KEY, key));
         let ordering = LexOrdering::new([PhysicalSortExpr::new_default(column)])
             .ok_or_else(|| Error::Bug("a sort without a key".into()))?;
-        let mut sorted = SortExec::new(ordering, Arc::new(source)).execute(0, context)?;
-        let task = query.spawn(async move {
-            let first = sorted.next().await;
-            (first, sorted)
-        });
+        let sorted = SortExec::new(ordering, Arc::new(source)).execute(0, context)?;
         Ok(Self {
             schema,
             sender,
-            sorted: AbortOnDropHandle::new(task),
+            sorted,
         })
     }
 
@@ -101,28 +91,23 @@ impl PartitionSort {
         columns.push(Arc::new(keys));
         let batch = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|error| Error::Bug(format!("rows for the sort: {error}")))?;
-        if self.sender.send(batch).await.is_ok() {
-            return Ok(());
-        }
-        // The sort stopped reading: it has failed, and says why.
-        match (&mut self.sorted).await {
-            Ok((Some(Err(error)), _)) => Err(error.into()),
-            Ok(_) => Err(Error::Bug("the sort ended before its input".into())),
-            Err(error) => Err(Error::Bug(format!("the sort ended early: {error}"))),
+        tokio::select! {
+            biased;
+            sent = self.sender.send(batch) => {
+                sent.map_err(|_| Error::Bug("the sort ended before its input".into()))
+            }
+            // Rows come out when the last one is in, so before that it can only be an error.
+            early = self.sorted.next() => match early {
+                Some(Err(error)) => Err(error.into()),
+                _ => Err(Error::Bug("the sort ended before its input".into())),
+            },
         }
     }
 
     /// Ends the input and gives the rows back, partition by partition.
-    pub async fn finish(self) -> Result<Runs> {
+    pub fn finish(self) -> Runs {
         drop(self.sender);
-        let (first, rest) = self
-            .sorted
-            .await
-            .map_err(|error| Error::Bug(format!("the sort ended early: {error}")))?;
-        Ok(futures::stream::iter(first)
-            .chain(rest)
-            .map(|batch| runs(batch?))
-            .boxed())
+        self.sorted.map(|batch| runs(batch?)).boxed()
     }
 }
 

@@ -270,6 +270,8 @@ async fn unsafe_casts_are_refused_even_without_rows() {
                 .unwrap(),
         )
     };
+    let text = refusal(DataType::Decimal128(3, 1), ints([99, 100])).await;
+    assert!(text.contains("row 4"), "{text}");
     let cut = accepted(DataType::Decimal128(9, 1), decimals(vec![120])).await;
     assert_eq!(cut.as_primitive::<Decimal128Type>().value(0), 12);
     assert!(
@@ -707,8 +709,13 @@ async fn more_rows_than_memory_spill_and_come_back() {
     let world = world(64 << 20, 2);
     let batches = scattered(40, 600_000, 8_000);
     let spec = spec(batches[0].schema().as_ref().clone(), &["p"]);
+    let given: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    assert!(
+        given > 2 * (64 << 20),
+        "more than the pool could hold: {given}"
+    );
     let written = world.write(&spec, batches).await.unwrap();
-    assert!(world.context.runtime_env().disk_manager.tmp_files_enabled());
+    assert_eq!(world.context.memory_pool().reserved(), 0);
     let mut rows: BTreeMap<String, usize> = BTreeMap::new();
     for add in &written.adds {
         let read = world.read(add).await;

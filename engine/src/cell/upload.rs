@@ -6,9 +6,10 @@
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::Meadow;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -22,7 +23,8 @@ pub struct Upload {
     control: Handle,
     key: String,
     path: Path,
-    buffer: BytesMut,
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: usize,
     multipart: Option<Box<dyn MultipartUpload>>,
     pending: Option<AbortOnDropHandle<object_store::Result<()>>>,
     pending_bytes: usize,
@@ -39,7 +41,8 @@ impl Upload {
             control: host.runtimes.control.clone(),
             key: key.to_string(),
             path,
-            buffer: BytesMut::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
             multipart: None,
             pending: None,
             pending_bytes: 0,
@@ -49,33 +52,50 @@ impl Upload {
 
     /// Bytes in memory: waiting or on their way.
     pub fn held_bytes(&self) -> usize {
-        self.buffer.capacity() + self.pending_bytes
+        self.waiting_bytes + self.pending_bytes
     }
 
-    pub async fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(bytes);
+    pub async fn append(&mut self, bytes: Bytes) -> Result<()> {
         self.total_bytes += bytes.len() as u64;
-        while self.buffer.len() >= PART_BYTES {
-            let part = self.buffer.split_to(PART_BYTES).freeze();
+        self.waiting_bytes += bytes.len();
+        self.waiting.push_back(bytes);
+        while self.waiting_bytes >= PART_BYTES {
+            let part = self.take(PART_BYTES);
             self.send_part(part).await?;
         }
         Ok(())
     }
 
+    /// The first bytes that wait, without copying them.
+    fn take(&mut self, bytes: usize) -> PutPayload {
+        let mut parts = Vec::new();
+        let mut missing = bytes.min(self.waiting_bytes);
+        self.waiting_bytes -= missing;
+        while missing > 0
+            && let Some(mut first) = self.waiting.pop_front()
+        {
+            let part = first.split_to(missing.min(first.len()));
+            missing -= part.len();
+            parts.push(part);
+            if !first.is_empty() {
+                self.waiting.push_front(first);
+            }
+        }
+        parts.into_iter().collect()
+    }
+
     /// Returns the size when all of it is there.
     pub async fn finish(mut self) -> Result<u64> {
-        let rest = self.buffer.split().freeze();
+        let rest = self.take(self.waiting_bytes);
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
-            self.on_control(async move {
-                store
-                    .put_opts(&path, rest.into(), PutOptions::default())
-                    .await
-            })
+            self.on_control(
+                async move { store.put_opts(&path, rest, PutOptions::default()).await },
+            )
             .await?;
             return Ok(self.total_bytes);
         }
-        if !rest.is_empty() {
+        if rest.content_length() > 0 {
             self.send_part(rest).await?;
         }
         self.settle().await?;
@@ -86,7 +106,7 @@ impl Upload {
         Ok(self.total_bytes)
     }
 
-    async fn send_part(&mut self, part: Bytes) -> Result<()> {
+    async fn send_part(&mut self, part: PutPayload) -> Result<()> {
         self.settle().await?;
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
@@ -100,8 +120,8 @@ impl Upload {
             self.multipart = Some(started);
         }
         if let Some(multipart) = &mut self.multipart {
-            self.pending_bytes = part.len();
-            let sending = multipart.put_part(part.into());
+            self.pending_bytes = part.content_length();
+            let sending = multipart.put_part(part);
             self.pending = Some(AbortOnDropHandle::new(self.control.spawn(sending)));
         }
         Ok(())

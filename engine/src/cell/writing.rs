@@ -221,11 +221,9 @@ impl Writing {
                 let rows = select(&stored, &routes.rest)?;
                 let sort = match &mut sort {
                     Some(sort) => sort,
-                    None => sort.insert(PartitionSort::start(
-                        &self.format.schema,
-                        &self.format.query,
-                        context.clone(),
-                    )?),
+                    None => {
+                        sort.insert(PartitionSort::start(&self.format.schema, context.clone())?)
+                    }
                 };
                 sort.push(rows, &numbers, &routes.rest, row_first).await?;
             }
@@ -256,7 +254,7 @@ impl Writing {
 
     /// Partition after partition, as the sort gives them.
     async fn write_sorted(&mut self, sort: PartitionSort, partitions: &[Partition]) -> Result<()> {
-        let mut runs = sort.finish().await?;
+        let mut runs = sort.finish();
         let mut slot = Slot::default();
         let mut current: Option<u32> = None;
         while let Some(run) = runs.next().await {
