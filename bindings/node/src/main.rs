@@ -20,6 +20,8 @@ mod signals;
 mod start;
 mod status;
 mod tpch;
+#[cfg(test)]
+mod tpch_plans;
 
 use crate::args::{Cli, Command, Inspect, Sql};
 use crate::config::{Config, LogFormat};

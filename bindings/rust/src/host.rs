@@ -22,19 +22,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The host of a node on this machine. Starts the I/O threads; they end when the last clone of the
 /// host is gone.
 ///
-/// `Other` when a thread cannot be started.
+/// `Other` when a thread cannot be started or the machine cannot be read.
 pub fn system_host(settings: &Settings, runtimes: Runtimes) -> Result<Host> {
     let bees = settings.bees.unwrap_or_else(cores);
     let blocking = threads::IoThreads::start(bees).map_err(|source| Error::Other {
         what: "starting the I/O threads".into(),
         source: source.into(),
     })?;
+    let machine = machine::SystemMachine::read().map_err(|source| Error::Other {
+        what: "reading this machine's memory".into(),
+        source: source.into(),
+    })?;
     Ok(Host {
-        clock: Arc::new(SystemClock { started: Instant::now() }),
+        clock: Arc::new(SystemClock {
+            started: Instant::now(),
+        }),
         entropy: Arc::new(SystemEntropy),
         files: Arc::new(DiskFiles),
         blocking: Arc::new(blocking),
-        machine: Arc::new(machine::SystemMachine::read()),
+        machine: Arc::new(machine),
         runtimes,
         spill: None,
     })
@@ -43,7 +49,9 @@ pub fn system_host(settings: &Settings, runtimes: Runtimes) -> Result<Host> {
 /// What opening a meadow takes from the environment and the files of the clouds' own tools. The
 /// environment wins over a file.
 pub fn storage_environment() -> StorageEnvironment {
-    let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let home = env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|home| home.is_absolute());
     let mut variables: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, value)| is_storage_variable(name) && !value.is_empty())
@@ -62,11 +70,17 @@ pub fn storage_environment() -> StorageEnvironment {
         credentials.as_deref().unwrap_or_default(),
         config.as_deref().unwrap_or_default(),
     );
-    StorageEnvironment { variables, home, working_directory: env::current_dir().ok() }
+    StorageEnvironment {
+        variables,
+        home,
+        working_directory: env::current_dir().ok(),
+    }
 }
 
 fn is_storage_variable(name: &str) -> bool {
-    ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix))
+    ["AWS_", "GOOGLE_", "AZURE_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 /// `None` for a file that is absent or cannot be read: it is optional, and whoever needs it gets the
@@ -90,7 +104,9 @@ struct SystemClock {
 impl Clock for SystemClock {
     fn unix_ms(&self) -> i64 {
         // A clock before 1970 is one that was never set.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 

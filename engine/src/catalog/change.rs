@@ -20,6 +20,9 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_millis(640);
 /// The hint is not worth waiting longer for.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);
 
+const HINTED_AND_MISSING: &str = "it is missing, but _registry/_head names it; restore it, or delete \
+                                  _registry/_head to go back to the newest version that is there";
+
 /// One version of the registry, and what statements see of it.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -125,9 +128,9 @@ impl Catalog {
 
     /// The head, when this process knows nothing yet: from the hint, else from a listing.
     async fn find_head(&self) -> Result<Arc<Head>> {
-        let (version, source) = match self.read_hint().await? {
-            Some(version) => (Some(version), "the hint names it"),
-            None => (self.list_newest().await?, "it was listed"),
+        let (version, reason) = match self.read_hint().await? {
+            Some(version) => (Some(version), HINTED_AND_MISSING),
+            None => (self.list_newest().await?, "it was listed and is missing"),
         };
         let Some(version) = version else {
             let head = self.keep(Head::new(Registry::initial()));
@@ -139,7 +142,7 @@ impl Catalog {
                 let head = self.read(version, &body)?;
                 self.follow(head).await
             }
-            None => Err(Error::corrupt(key, format!("it is missing, but {source}"))),
+            None => Err(Error::corrupt(key, reason)),
         }
     }
 

@@ -5,7 +5,8 @@
 //! MessagePack, and its template as DataFusion writes it, as the node's input. Decoding attaches the
 //! decoder's meadow and caches. The bytes name no credentials and no store.
 
-use super::scan::{FrameScanExec, Piece, ScanIdentity};
+use super::pieces::Piece;
+use super::scan::{FrameScanExec, ScanIdentity};
 use super::{Caches, Environment};
 use crate::error::{Error, Result};
 use crate::ledger::Cell;

@@ -10,6 +10,7 @@ mod dialect;
 mod explain;
 mod insert;
 mod names;
+mod pieces;
 mod plan;
 mod provider;
 mod pruning;

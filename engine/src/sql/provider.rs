@@ -1,8 +1,9 @@
 //! A frame at one snapshot, as DataFusion's table.
 
 use super::Caches;
+use super::pieces::partition_cells;
 use super::pruning::CellIndex;
-use super::scan::{FrameScanExec, ScanIdentity, partition_cells, table_schema, template};
+use super::scan::{FrameScanExec, ScanIdentity, table_schema, template};
 use crate::catalog::FrameEntry;
 use crate::error::Result;
 use crate::ledger::Snapshot;

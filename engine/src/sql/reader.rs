@@ -19,7 +19,7 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -111,8 +111,16 @@ impl FooterCacheInner {
 pub(super) struct CellReaders {
     store: Arc<dyn ObjectStore>,
     footers: Arc<FooterCache>,
-    /// Cells with a reader, by partition: the ones a decoding error can come from.
-    open: Arc<Mutex<BTreeMap<(usize, Path), usize>>>,
+    open: Arc<Mutex<OpenCells>>,
+}
+
+/// The cells that a decoding error of a partition can come from.
+#[derive(Debug, Default)]
+struct OpenCells {
+    /// Readers by partition and cell.
+    readers: BTreeMap<(usize, Path), usize>,
+    /// The cell of each partition whose reader went last: an error may outlive its reader.
+    last: BTreeMap<usize, Path>,
 }
 
 impl CellReaders {
@@ -124,13 +132,13 @@ impl CellReaders {
         }
     }
 
-    /// Keys of the cells that a partition has open.
-    pub fn open_keys(&self, partition: usize) -> Vec<String> {
+    /// Keys of the cells that a partition has open or has just closed.
+    pub fn keys_of(&self, partition: usize) -> Vec<String> {
         let open = self.open.lock();
-        open.keys()
-            .filter(|(of, _)| *of == partition)
-            .map(|(_, key)| key.to_string())
-            .collect()
+        let here = open.readers.keys().filter(|(of, _)| *of == partition);
+        let mut keys: BTreeSet<String> = here.map(|(_, key)| key.to_string()).collect();
+        keys.extend(open.last.get(&partition).map(ToString::to_string));
+        keys.into_iter().collect()
     }
 
     /// The footer of a cell, for what needs it before a scan begins.
@@ -162,7 +170,12 @@ impl ParquetFileReaderFactory for CellReaders {
             open: Arc::clone(&self.open),
             key: (partition_index, key.clone()),
         };
-        *open.open.lock().entry(open.key.clone()).or_default() += 1;
+        *open
+            .open
+            .lock()
+            .readers
+            .entry(open.key.clone())
+            .or_default() += 1;
         let counter = |name| MetricBuilder::new(metrics).counter(name, partition_index);
         Ok(Box::new(CellReader {
             store: Arc::clone(&self.store),
@@ -179,19 +192,21 @@ impl ParquetFileReaderFactory for CellReaders {
 
 /// Takes the cell off the list of open ones when its reader goes.
 struct Open {
-    open: Arc<Mutex<BTreeMap<(usize, Path), usize>>>,
+    open: Arc<Mutex<OpenCells>>,
     key: (usize, Path),
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         let mut open = self.open.lock();
-        if let Some(readers) = open.get_mut(&self.key) {
+        if let Some(readers) = open.readers.get_mut(&self.key) {
             *readers -= 1;
             if *readers == 0 {
-                open.remove(&self.key);
+                open.readers.remove(&self.key);
             }
         }
+        let (partition, key) = self.key.clone();
+        open.last.insert(partition, key);
     }
 }
 
@@ -328,7 +343,10 @@ impl CellReader {
         Ok(decoder)
     }
 
-    async fn read_many(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+    async fn read_many(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+        if self.whole.is_none() && self.size_bytes <= WHOLE_BYTES_MAX && ranges.len() > 1 {
+            self.whole = Some(self.read(0..self.size_bytes).await?);
+        }
         if let Some(whole) = &self.whole {
             let slice = |range: &Range<u64>| {
                 let (start, end) = (

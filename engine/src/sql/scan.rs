@@ -9,6 +9,7 @@
 //! returns fewer rows than the snapshot has: a missing, resized or unreadable cell is an error.
 
 use super::bounds::{partition_array, partition_text};
+use super::pieces::{Piece, partition_cells};
 use super::reader::CellReaders;
 use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use apiary_protocol::delta::paths;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use datafusion::common::config::ConfigOptions;
+use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, ScalarValue, Statistics};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
@@ -69,13 +70,6 @@ pub struct ScanIdentity {
     pub pruned_by_statistics: usize,
 }
 
-/// A cell, or the row groups of it that begin in a byte range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Piece {
-    pub cell: u32,
-    pub range: Option<(u64, u64)>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct FrameScanExec {
@@ -101,9 +95,13 @@ pub(super) fn template(
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let source = ParquetSource::new(table.clone())
-        .with_enable_page_index(true)
-        .with_bloom_filter_on_read(true);
+    let mut options = TableParquetOptions::default();
+    options.global.enable_page_index = true;
+    // Cells of ours have none, and looking for them costs each cell a second reader.
+    options.global.bloom_filter_on_read = false;
+    // Spark's old timestamps; as nanoseconds they would end in the year 2262.
+    options.global.coerce_int96 = Some("us".into());
+    let source = ParquetSource::new(table.clone()).with_table_parquet_options(options);
     let config = FileScanConfigBuilder::new(meadow_url()?, Arc::new(source))
         .with_statistics(statistics)
         .with_limit(limit)
@@ -115,57 +113,6 @@ pub(super) fn template(
 /// The one synthetic store under which every meadow is known to DataFusion.
 pub(super) fn meadow_url() -> Result<ObjectStoreUrl> {
     Ok(ObjectStoreUrl::parse(MEADOW_URL)?)
-}
-
-/// Shares the cells among `target` partitions of about the same bytes. Cells are split only when
-/// there are at least `split_bytes_min` bytes in all.
-pub(super) fn partition_cells(
-    cells: &[Arc<Cell>],
-    target: usize,
-    split_bytes_min: u64,
-) -> Vec<Vec<Piece>> {
-    let target = target.max(1);
-    let total: u64 = cells.iter().map(|cell| cell.size_bytes()).sum();
-    let may_split = total >= split_bytes_min.max(1);
-    let share = total.div_ceil(target as u64).max(1);
-    let mut partitions = vec![vec![]];
-    let mut filled = 0_u64;
-    for (index, cell) in cells.iter().enumerate() {
-        let Ok(cell_index) = u32::try_from(index) else {
-            break;
-        };
-        let size = cell.size_bytes();
-        let mut start = 0;
-        loop {
-            if filled >= share && partitions.len() < target {
-                partitions.push(vec![]);
-                filled = 0;
-            }
-            let is_last = partitions.len() == target;
-            let end = if may_split && !is_last {
-                size.min(start + (share - filled))
-            } else {
-                size
-            };
-            let range = (start > 0 || end < size).then_some((start, end));
-            if let Some(pieces) = partitions.last_mut() {
-                pieces.push(Piece {
-                    cell: cell_index,
-                    range,
-                });
-            }
-            filled += end - start;
-            start = end;
-            if start >= size {
-                break;
-            }
-        }
-    }
-    partitions.retain(|pieces| !pieces.is_empty());
-    if partitions.is_empty() {
-        partitions.push(vec![]);
-    }
-    partitions
 }
 
 impl FrameScanExec {
@@ -400,7 +347,7 @@ fn name_cells(
     if !is_decoding {
         return error;
     }
-    let mut keys = readers.open_keys(partition).join(" or ");
+    let mut keys = readers.keys_of(partition).join(" or ");
     if keys.is_empty() {
         keys = format!("a cell of frame {frame}");
     }

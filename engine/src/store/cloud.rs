@@ -33,7 +33,10 @@ pub(super) fn open(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<
 
 fn prefixed<T: ObjectStore + MultipartStore>(store: T, bucket: &Bucket) -> Opened {
     let store = Arc::new(PrefixStore::new(store, bucket.prefix.clone()));
-    Opened { store: Arc::clone(&store) as _, multipart: store }
+    Opened {
+        store: Arc::clone(&store) as _,
+        multipart: store,
+    }
 }
 
 fn options(settings: &Settings, allow_http: bool) -> ClientOptions {
@@ -43,7 +46,10 @@ fn options(settings: &Settings, allow_http: bool) -> ClientOptions {
 }
 
 fn no_retry() -> RetryConfig {
-    RetryConfig { max_retries: 0, ..Default::default() }
+    RetryConfig {
+        max_retries: 0,
+        ..Default::default()
+    }
 }
 
 /// The variables of a cloud, by their lower-case names.
@@ -55,7 +61,10 @@ fn variables<'a>(settings: &'a Settings, prefix: &str) -> Vec<(String, &'a str)>
 }
 
 fn failed(bucket: &Bucket, error: object_store::Error) -> Error {
-    Error::rejected(format!("bucket {:?} cannot be opened: {error}", bucket.name))
+    Error::rejected(format!(
+        "bucket {:?} cannot be opened: {error}",
+        bucket.name
+    ))
 }
 
 /// Plain HTTP shows data and signatures to the network: only for an endpoint that the URI spells
@@ -78,8 +87,12 @@ fn endpoint_of(
     allow_variable: &str,
 ) -> Result<Option<(Url, bool)>> {
     let in_uri = bucket.parameters.get("endpoint");
-    let given = names.iter().find_map(|name| settings.storage.variables.get(*name));
-    let Some(text) = in_uri.or(given) else { return Ok(None) };
+    let given = names
+        .iter()
+        .find_map(|name| settings.storage.variables.get(*name));
+    let Some(text) = in_uri.or(given) else {
+        return Ok(None);
+    };
     let endpoint = parse_endpoint(text)?;
     let is_plain = endpoint.scheme() == "http";
     if is_plain && !allows_http(&endpoint, in_uri.is_some(), settings, allow_variable) {
@@ -108,16 +121,24 @@ fn open_s3(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<Opened> 
         builder = builder.with_region(region);
     }
     let path_style = bucket.parameters.get("path_style");
-    let path_style = path_style.map(|value| parse_flag("path_style", value)).transpose()?;
+    let path_style = path_style
+        .map(|value| parse_flag("path_style", value))
+        .transpose()?;
     if let Some(path_style) = path_style {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
     if let Some((mut endpoint, _)) = endpoint {
         if path_style == Some(false) {
             // The library takes the endpoint of a virtual host as it is.
-            let name = format!("{}.{}", bucket.name, endpoint.host_str().unwrap_or_default());
+            let name = format!(
+                "{}.{}",
+                bucket.name,
+                endpoint.host_str().unwrap_or_default()
+            );
             endpoint.set_host(Some(&name)).map_err(|error| {
-                Error::rejected(format!("no virtual host {name:?}: {error}; use path_style=true"))
+                Error::rejected(format!(
+                    "no virtual host {name:?}: {error}; use path_style=true"
+                ))
             })?;
         }
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));

@@ -78,17 +78,28 @@ impl Meadow {
                 let label = root.display().to_string();
                 let local = LocalStore::new(root, host, settings.sync);
                 let rooted = rooted(Arc::new(local.clone()), host, settings);
-                let rooted = Rooted { gap_bytes: 0, ..rooted };
+                let rooted = Rooted {
+                    gap_bytes: 0,
+                    ..rooted
+                };
                 Ok(Self::assemble(rooted, label, host, Some(local)))
             }
             Place::Memory(name) => {
                 let store = memory(&name);
-                Ok(Self::over(store, &format!("memory://{name}"), host, settings))
+                Ok(Self::over(
+                    store,
+                    &format!("memory://{name}"),
+                    host,
+                    settings,
+                ))
             }
             Place::Bucket(bucket) => {
                 let opened = cloud::open(&bucket, host, settings)?;
                 let rooted = rooted(opened.store, host, settings);
-                let rooted = Rooted { multipart: Some(opened.multipart), ..rooted };
+                let rooted = Rooted {
+                    multipart: Some(opened.multipart),
+                    ..rooted
+                };
                 let scheme = uri.split("://").next().unwrap_or_default();
                 let label = format!("{scheme}://{}/{}", bucket.name, bucket.prefix);
                 Ok(Self::assemble(rooted, label, host, None))
@@ -109,7 +120,13 @@ impl Meadow {
     fn assemble(rooted: Rooted, label: String, host: &Host, local: Option<LocalStore>) -> Self {
         let rooted = Arc::new(rooted);
         let store = Arc::clone(&rooted) as Arc<dyn ObjectStore>;
-        Self { rooted, store, label: label.into(), host: host.clone(), local }
+        Self {
+            rooted,
+            store,
+            label: label.into(),
+            host: host.clone(),
+            local,
+        }
     }
 
     /// The rooted, counting store, for DataFusion and Parquet readers.
@@ -190,17 +207,28 @@ fn memory(name: &str) -> Arc<dyn ObjectStore> {
 
 fn store_error(action: &'static str, key: &str, error: object_store::Error) -> Error {
     let object_store::Error::Generic { store, source } = error else {
-        return Error::Store { action, key: key.into(), source: error };
+        return Error::Store {
+            action,
+            key: key.into(),
+            source: error,
+        };
     };
     match source.downcast::<LocalFailure>() {
         Ok(failure) if failure.may_have_landed => Error::OutcomeUnknown {
             what: format!("{action} {key}"),
             reason: failure.to_string(),
         },
-        Ok(failure) => Error::Io { path: failure.path, source: failure.source },
+        Ok(failure) => Error::Io {
+            path: failure.path,
+            source: failure.source,
+        },
         Err(source) => {
             let source = object_store::Error::Generic { store, source };
-            Error::Store { action, key: key.into(), source }
+            Error::Store {
+                action,
+                key: key.into(),
+                source,
+            }
         }
     }
 }

@@ -66,7 +66,9 @@ pub(super) fn plan_place(uri: &str, environment: &StorageEnvironment) -> Result<
 /// A path as people type it: `~` is the home directory, a relative one starts where the process does.
 fn plan_path(text: &str, environment: &StorageEnvironment) -> Result<PathBuf> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Error::rejected("the storage path is empty; name a directory"));
+        return Err(Error::rejected(
+            "the storage path is empty; name a directory",
+        ));
     }
     let home = || {
         environment.home.clone().ok_or_else(|| {
@@ -118,9 +120,12 @@ fn parse_url(uri: &str) -> Result<Url> {
 fn plan_bucket(uri: &str, provider: Provider) -> Result<Bucket> {
     let url = parse_url(uri)?;
     let mut parameters = plan_parameters(&url, provider)?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| {
-        Error::rejected("the storage URI names no bucket; write s3://bucket/prefix")
-    })?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| {
+            Error::rejected("the storage URI names no bucket; write s3://bucket/prefix")
+        })?;
     // abfss://container@account.dfs.core.windows.net/prefix
     let is_container = provider == Provider::Azure && !url.username().is_empty();
     if url.password().is_some() || (!url.username().is_empty() && !is_container) {
@@ -128,7 +133,9 @@ fn plan_bucket(uri: &str, provider: Provider) -> Result<Bucket> {
     }
     let name = if is_container {
         let account = host.split('.').next().unwrap_or(host);
-        parameters.entry("account".into()).or_insert_with(|| account.into());
+        parameters
+            .entry("account".into())
+            .or_insert_with(|| account.into());
         url.username().to_string()
     } else {
         host.to_string()
@@ -136,17 +143,27 @@ fn plan_bucket(uri: &str, provider: Provider) -> Result<Bucket> {
     let prefix = Path::from_url_path(url.path().trim_matches('/')).map_err(|error| {
         Error::rejected(format!("the prefix in the storage URI is invalid: {error}"))
     })?;
-    Ok(Bucket { provider, name, prefix, parameters })
+    Ok(Bucket {
+        provider,
+        name,
+        prefix,
+        parameters,
+    })
 }
 
 fn plan_parameters(url: &Url, provider: Provider) -> Result<BTreeMap<String, String>> {
     if url.fragment().is_some() {
-        return Err(Error::rejected("the storage URI has a #fragment; encode # as %23"));
+        return Err(Error::rejected(
+            "the storage URI has a #fragment; encode # as %23",
+        ));
     }
     let mut parameters = BTreeMap::new();
     for (key, value) in url.query_pairs() {
         let folded = key.to_ascii_lowercase();
-        if ["key", "secret", "token", "password", "sas", "sig"].iter().any(|word| folded.contains(word)) {
+        if ["key", "secret", "token", "password", "sas", "sig"]
+            .iter()
+            .any(|word| folded.contains(word))
+        {
             return Err(no_credentials());
         }
         if !provider.parameters().contains(&key.as_ref()) {
@@ -154,8 +171,13 @@ fn plan_parameters(url: &Url, provider: Provider) -> Result<BTreeMap<String, Str
             let message = format!("storage parameter {key:?} is unknown; known are: {known}");
             return Err(Error::rejected(message));
         }
-        if parameters.insert(key.to_string(), value.to_string()).is_some() {
-            return Err(Error::rejected(format!("storage parameter {key:?} is given twice")));
+        if parameters
+            .insert(key.to_string(), value.to_string())
+            .is_some()
+        {
+            return Err(Error::rejected(format!(
+                "storage parameter {key:?} is given twice"
+            )));
         }
     }
     Ok(parameters)
@@ -173,7 +195,9 @@ pub(super) fn parse_flag(key: &str, value: &str) -> Result<bool> {
     match value {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(Error::rejected(format!("storage parameter {key:?} is true or false"))),
+        _ => Err(Error::rejected(format!(
+            "storage parameter {key:?} is true or false"
+        ))),
     }
 }
 
@@ -230,15 +254,23 @@ mod tests {
     #[test]
     fn a_bucket_has_a_name_a_prefix_and_known_parameters() {
         let uri = "s3://bucket/a/b%20c/?region=eu&endpoint=http://127.0.0.1:9&path_style=true";
-        let Place::Bucket(bucket) = place(uri) else { panic!("no bucket") };
-        assert_eq!((bucket.provider, bucket.name.as_str()), (Provider::S3, "bucket"));
+        let Place::Bucket(bucket) = place(uri) else {
+            panic!("no bucket")
+        };
+        assert_eq!(
+            (bucket.provider, bucket.name.as_str()),
+            (Provider::S3, "bucket")
+        );
         assert_eq!(bucket.prefix.as_ref(), "a/b c");
         assert_eq!(bucket.parameters["region"], "eu");
         assert_eq!(bucket.parameters["endpoint"], "http://127.0.0.1:9");
         let Place::Bucket(azure) = place("abfss://box@farm.dfs.core.windows.net/x") else {
             panic!("no bucket")
         };
-        assert_eq!((azure.name.as_str(), azure.parameters["account"].as_str()), ("box", "farm"));
+        assert_eq!(
+            (azure.name.as_str(), azure.parameters["account"].as_str()),
+            ("box", "farm")
+        );
     }
 
     #[test]
@@ -265,7 +297,14 @@ mod tests {
 
     #[test]
     fn places_that_lead_nowhere_are_refused() {
-        for uri in ["", "s3://", "s3:///x", "file://host/x", "file:///x?y=1", "memory://a?b=c"] {
+        for uri in [
+            "",
+            "s3://",
+            "s3:///x",
+            "file://host/x",
+            "file:///x?y=1",
+            "memory://a?b=c",
+        ] {
             refusal(uri);
         }
         assert!(plan_place("relative", &StorageEnvironment::default()).is_err());

@@ -1,7 +1,10 @@
 //! The check of a store before it is trusted.
 
-use super::Meadow;
+use super::{Created, Meadow};
 use crate::error::{Error, Result};
+use apiary_protocol::ids::MeadowId;
+use apiary_protocol::keys;
+use apiary_protocol::manifest::Manifest;
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::Error as StoreError;
@@ -15,16 +18,41 @@ impl Meadow {
     /// Some stores ignore the condition of a put, or race it: two commits of one version would both
     /// be acknowledged. Such a store is refused here, before anything is written to it.
     pub async fn prove(&self) -> Result<()> {
+        let found = self.get(keys::MANIFEST).await?;
+        if let Some(bytes) = &found {
+            check_manifest(bytes)?;
+        }
+        self.prove_conditions().await?;
+        if found.is_none() {
+            self.make_manifest().await?;
+        }
+        if let Some(local) = &self.local {
+            local
+                .sweep()
+                .await
+                .map_err(|error| super::store_error("sweeping", "", error))?;
+        }
+        Ok(())
+    }
+
+    async fn make_manifest(&self) -> Result<()> {
+        let id = MeadowId::from_random(self.host.entropy.bytes());
+        let body = Manifest { id }
+            .to_bytes()
+            .map_err(|error| Error::Bug(error.to_string()))?;
+        match self.create(keys::MANIFEST, body.into()).await? {
+            Created::Ours => Ok(()),
+            Created::Theirs(bytes) => check_manifest(&bytes),
+        }
+    }
+
+    async fn prove_conditions(&self) -> Result<()> {
         let id: [u8; 16] = self.host.entropy.bytes();
         let key = format!("_swarm/proof/{:032x}", u128::from_le_bytes(id));
         let outcome = self.prove_create(&key).await;
         // Also after a refusal: what was written for the check is nobody's.
         let cleaned = self.delete(&key).await;
-        outcome.and(cleaned)?;
-        if let Some(local) = &self.local {
-            local.sweep().await.map_err(|error| super::store_error("sweeping", "", error))?;
-        }
-        Ok(())
+        outcome.and(cleaned)
     }
 
     async fn prove_create(&self, key: &str) -> Result<()> {
@@ -69,5 +97,16 @@ impl Meadow {
              Cloudflare R2, a current version of yours) or a local directory.",
             self.label()
         ))
+    }
+}
+
+/// A newer format is another build's business: nothing may be written to such a meadow.
+fn check_manifest(bytes: &[u8]) -> Result<()> {
+    match Manifest::from_bytes(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_too_new() => {
+            Err(Error::rejected(format!("{}: {error}", keys::MANIFEST)))
+        }
+        Err(error) => Err(Error::corrupt(keys::MANIFEST, error)),
     }
 }

@@ -78,13 +78,10 @@ impl Retry {
 /// True when the same request may succeed later without anybody changing anything.
 pub(super) fn is_transient(error: &Error) -> bool {
     match error {
-        Error::Generic { source, .. } => {
-            let source: &(dyn StdError + 'static) = &**source;
-            source
-                .downcast_ref::<super::local::LocalFailure>()
-                .is_none()
-                && !has_client_error_status(source)
-        }
+        // What the system refuses now it refuses in a second, and a range outside of an object
+        // stays there.
+        Error::Generic { store, .. } if [super::local::STORE, IN_MEMORY].contains(store) => false,
+        Error::Generic { source, .. } => !has_client_error_status(&**source),
         Error::JoinError { .. } => true,
         _ => false,
     }

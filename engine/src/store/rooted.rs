@@ -67,7 +67,9 @@ pub(super) struct Rooted {
 
 impl fmt::Debug for Rooted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rooted").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Rooted")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,8 +210,14 @@ impl ObjectStore for Rooted {
             return Ok(Box::new(upload.await?));
         }
         add(&self.counters.put_count, 1);
-        let inner = self.retry.once(self.inner.put_multipart_opts(location, opts)).await?;
-        Ok(Box::new(CountedUpload { inner, counters: Arc::clone(&self.counters) }))
+        let inner = self
+            .retry
+            .once(self.inner.put_multipart_opts(location, opts))
+            .await?;
+        Ok(Box::new(CountedUpload {
+            inner,
+            counters: Arc::clone(&self.counters),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -38,12 +38,20 @@ pub struct FaultyStore {
 
 impl FaultyStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, puts: Mutex::default(), gets: Mutex::default(), ignores_condition: false }
+        Self {
+            inner,
+            puts: Mutex::default(),
+            gets: Mutex::default(),
+            ignores_condition: false,
+        }
     }
 
     /// A store that takes a create for an overwrite.
     pub fn without_conditions(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { ignores_condition: true, ..Self::new(inner) }
+        Self {
+            ignores_condition: true,
+            ..Self::new(inner)
+        }
     }
 
     pub fn fail_puts(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -60,7 +68,10 @@ fn failure(fault: Fault, path: &Path) -> Error {
     match fault {
         Fault::Conflict => Error::AlreadyExists { path, source },
         Fault::Denied => Error::PermissionDenied { path, source },
-        Fault::None | Fault::Before | Fault::After => Error::Generic { store: "faulty", source },
+        Fault::None | Fault::Before | Fault::After => Error::Generic {
+            store: "faulty",
+            source,
+        },
     }
 }
 

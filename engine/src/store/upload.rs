@@ -50,7 +50,9 @@ pub(super) struct RetriedUpload {
 
 impl fmt::Debug for RetriedUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetriedUpload").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("RetriedUpload")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +110,9 @@ impl MultipartUpload for RetriedUpload {
         }
         add(&self.counters.put_count, 1);
         // A second completion of one upload finds no upload, so it is not repeated.
-        self.retry.once(self.store.complete_multipart(&self.path, &self.id, parts)).await
+        self.retry
+            .once(self.store.complete_multipart(&self.path, &self.id, parts))
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {

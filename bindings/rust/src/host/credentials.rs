@@ -24,7 +24,9 @@ pub(super) fn add_aws_profile(
     let section = |text: &str, prefixed: bool| {
         let mut sections = parse_sections(text);
         let plain = sections.remove(&profile);
-        let long = prefixed.then(|| sections.remove(&format!("profile {profile}"))).flatten();
+        let long = prefixed
+            .then(|| sections.remove(&format!("profile {profile}")))
+            .flatten();
         long.or(plain)
     };
     let (keys, general) = (section(credentials, false), section(config, true));
@@ -32,7 +34,10 @@ pub(super) fn add_aws_profile(
         tracing::warn!(profile, "the AWS profile is in neither of the AWS files");
     }
     let (keys, general) = (keys.unwrap_or_default(), general.unwrap_or_default());
-    if !CREDENTIALS.iter().any(|(_, variable)| variables.contains_key(*variable)) {
+    if !CREDENTIALS
+        .iter()
+        .any(|(_, variable)| variables.contains_key(*variable))
+    {
         let holder = match keys.contains_key(CREDENTIALS[0].0) {
             true => &keys,
             false => &general,
@@ -52,7 +57,10 @@ pub(super) fn add_aws_profile(
         variables.insert("AWS_REGION".into(), region.clone());
     }
     if let Some(endpoint) = general.get("endpoint_url")
-        && !has(variables, &["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+        && !has(
+            variables,
+            &["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"],
+        )
     {
         variables.insert("AWS_ENDPOINT_URL".into(), endpoint.clone());
     }

@@ -22,19 +22,19 @@ pub(super) struct SystemMachine {
 }
 
 impl SystemMachine {
-    pub fn read() -> Self {
-        let mut system = sysinfo::System::new();
+    pub fn read() -> Result<Self, sysinfo::Error> {
+        let mut system = sysinfo::System::new()?;
         system.refresh_memory();
         let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let limit = plan_limit_files(&membership)
             .iter()
             .filter_map(|path| parse_limit(&fs::read_to_string(path).ok()?))
             .min();
-        Self {
+        Ok(Self {
             cores: cores(),
             memory_bytes: limit.unwrap_or(u64::MAX).min(system.total_memory()),
-            host_name: sysinfo::System::host_name().unwrap_or_else(|| "localhost".into()),
-        }
+            host_name: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".into()),
+        })
     }
 }
 
@@ -66,7 +66,9 @@ impl Machine for SystemMachine {
 /// Systems without `/proc`.
 fn read_resident() -> u64 {
     let id = sysinfo::Pid::from_u32(std::process::id());
-    let mut system = sysinfo::System::new();
+    let Ok(mut system) = sysinfo::System::new() else {
+        return 0;
+    };
     system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), false);
     system.process(id).map_or(0, |process| process.memory())
 }
@@ -84,7 +86,10 @@ fn plan_limit_files(membership: &str) -> Vec<PathBuf> {
         };
         let (mount, file) = if controllers.is_empty() {
             (PathBuf::from(GROUPS), "memory.max")
-        } else if controllers.split(',').any(|controller| controller == "memory") {
+        } else if controllers
+            .split(',')
+            .any(|controller| controller == "memory")
+        {
             (Path::new(GROUPS).join("memory"), "memory.limit_in_bytes")
         } else {
             continue;
@@ -103,7 +108,9 @@ fn parse_limit(text: &str) -> Option<u64> {
 
 /// Bytes of `VmRSS` in `/proc/self/status`.
 fn parse_resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -114,7 +121,10 @@ mod tests {
 
     fn files(membership: &str) -> Vec<String> {
         let files = plan_limit_files(membership);
-        files.iter().map(|path| path.display().to_string()).collect()
+        files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
     }
 
     #[test]
@@ -161,7 +171,7 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_may_use_more() {
-        let machine = SystemMachine::read();
+        let machine = SystemMachine::read().unwrap();
         assert!(machine.resident_bytes() > 0);
         assert!(machine.memory_bytes() >= machine.resident_bytes());
         assert!(machine.cores() >= 1);

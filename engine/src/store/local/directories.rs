@@ -35,12 +35,22 @@ struct Directory {
 }
 
 fn failed(step: &'static str, path: &Path, source: io::Error) -> LocalFailure {
-    LocalFailure { step, path: path.display().to_string(), may_have_landed: false, source }
+    LocalFailure {
+        step,
+        path: path.display().to_string(),
+        may_have_landed: false,
+        source,
+    }
 }
 
 impl Directories {
     pub fn new(root: PathBuf, files: Arc<dyn Files>) -> Self {
-        Self { root, files, resolved_root: OnceLock::new(), known: Mutex::default() }
+        Self {
+            root,
+            files,
+            resolved_root: OnceLock::new(),
+            known: Mutex::default(),
+        }
     }
 
     /// Makes a directory and its missing parents; with `durable`, so that a power cut keeps them.
@@ -119,7 +129,9 @@ impl Directories {
             return Ok(());
         }
         let resolve = |path: &Path| {
-            self.files.resolve(path).map_err(|error| failed("resolving", path, error))
+            self.files
+                .resolve(path)
+                .map_err(|error| failed("resolving", path, error))
         };
         let root = match self.resolved_root.get() {
             Some(root) => root,
@@ -132,7 +144,11 @@ impl Directories {
             return Ok(());
         }
         let reason = "a symbolic link leads out of the meadow; move the data into it instead";
-        Err(failed("writing under", path, io::Error::new(ErrorKind::PermissionDenied, reason)))
+        Err(failed(
+            "writing under",
+            path,
+            io::Error::new(ErrorKind::PermissionDenied, reason),
+        ))
     }
 
     /// After a `NotFound` at a directory that was remembered: somebody removed it.
@@ -155,7 +171,9 @@ impl Directories {
             return Ok(());
         }
         let covered = directory.changes.load(Ordering::SeqCst);
-        self.files.sync_directory(path).map_err(|error| failed("syncing", path, error))?;
+        self.files
+            .sync_directory(path)
+            .map_err(|error| failed("syncing", path, error))?;
         *synced = covered;
         Ok(())
     }

@@ -16,7 +16,9 @@ impl Disk {
         let mut open = vec![(prefix.clone(), self.directory_of(prefix)?)];
         while let Some((key, directory)) = open.pop() {
             for entry in self.entries(&key, &directory)? {
-                let Some(child) = child_of(&key, &entry) else { continue };
+                let Some(child) = child_of(&key, &entry) else {
+                    continue;
+                };
                 if entry.is_directory {
                     if after.is_none_or(|after| may_hold_greater(&child, after)) {
                         open.push((child, directory.join(&entry.name)));
@@ -32,9 +34,14 @@ impl Disk {
     /// Objects and prefixes directly under `prefix`. A directory without any object is no prefix.
     pub fn list_level(&self, prefix: &Path) -> Result<ListResult> {
         let directory = self.directory_of(prefix)?;
-        let mut result = ListResult { common_prefixes: Vec::new(), objects: Vec::new() };
+        let mut result = ListResult {
+            common_prefixes: Vec::new(),
+            objects: Vec::new(),
+        };
         for entry in self.entries(prefix, &directory)? {
-            let Some(child) = child_of(prefix, &entry) else { continue };
+            let Some(child) = child_of(prefix, &entry) else {
+                continue;
+            };
             let path = directory.join(&entry.name);
             if !entry.is_directory {
                 result.objects.extend(self.object(child, &path)?);
@@ -51,7 +58,9 @@ impl Disk {
             return Ok(true);
         }
         for entry in entries {
-            let Some(child) = child_of(key, &entry) else { continue };
+            let Some(child) = child_of(key, &entry) else {
+                continue;
+            };
             if self.has_objects(&child, &directory.join(&entry.name))? {
                 return Ok(true);
             }
@@ -83,7 +92,9 @@ impl Disk {
 /// `None` for staging and for a name that no key can hold.
 fn child_of(key: &Path, entry: &DirectoryEntry) -> Option<Path> {
     if key.is_root() {
-        return (entry.name != STAGING).then(|| Path::parse(&entry.name).ok()).flatten();
+        return (entry.name != STAGING)
+            .then(|| Path::parse(&entry.name).ok())
+            .flatten();
     }
     Path::parse(format!("{key}/{}", entry.name)).ok()
 }

@@ -58,7 +58,10 @@ pub(super) struct LocalFailure {
 
 impl From<LocalFailure> for Error {
     fn from(failure: LocalFailure) -> Self {
-        Error::Generic { store: STORE, source: Box::new(failure) }
+        Error::Generic {
+            store: STORE,
+            source: Box::new(failure),
+        }
     }
 }
 
@@ -72,8 +75,16 @@ pub(super) struct LocalStore {
 impl LocalStore {
     /// `root` is absolute. Does no I/O: the directory is made by the first write.
     pub fn new(root: PathBuf, host: &Host, sync: bool) -> Self {
-        let disk = Disk::new(root, Arc::clone(&host.files), Arc::clone(&host.entropy), sync);
-        Self { disk: Arc::new(disk), blocking: Arc::clone(&host.blocking) }
+        let disk = Disk::new(
+            root,
+            Arc::clone(&host.files),
+            Arc::clone(&host.entropy),
+            sync,
+        );
+        Self {
+            disk: Arc::new(disk),
+            blocking: Arc::clone(&host.blocking),
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -83,7 +94,10 @@ impl LocalStore {
         let disk = Arc::clone(&self.disk);
         let joined = self.blocking.call(move || job(&disk)).await;
         // A job that ended without a result may have done anything: not one of our own failures.
-        joined.map_err(|source| Error::Generic { store: "blocking", source: Box::new(source) })?
+        joined.map_err(|source| Error::Generic {
+            store: "blocking",
+            source: Box::new(source),
+        })?
     }
 
     /// Removes what crashed writers left in staging. A file that was written to within the last day
@@ -129,7 +143,10 @@ impl ObjectStore for LocalStore {
             return Err(unsupported("attributes"));
         }
         self.disk.file_of(location)?;
-        Ok(Box::new(upload::Upload::new(self.clone(), location.clone())))
+        Ok(Box::new(upload::Upload::new(
+            self.clone(),
+            location.clone(),
+        )))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -143,7 +160,12 @@ impl ObjectStore for LocalStore {
             Body::Open(file) => self.stream(location, file, range.clone()),
         };
         let payload = GetResultPayload::Stream(payload);
-        Ok(GetResult { payload, meta, range, attributes: Default::default() })
+        Ok(GetResult {
+            payload,
+            meta,
+            range,
+            attributes: Default::default(),
+        })
     }
 
     fn delete_stream(
@@ -190,7 +212,9 @@ impl LocalStore {
         let prefix = prefix.cloned().unwrap_or_default();
         let store = self.clone();
         let listed = async move {
-            let found = store.run(move |disk| disk.list_tree(&prefix, after.as_ref())).await?;
+            let found = store
+                .run(move |disk| disk.list_tree(&prefix, after.as_ref()))
+                .await?;
             Ok::<_, Error>(stream::iter(found).map(Ok))
         };
         stream::once(listed).try_flatten().boxed()
@@ -236,8 +260,7 @@ impl Disk {
         options: &GetOptions,
     ) -> Result<(ObjectMeta, Range<u64>, Body)> {
         let failed = |error| self.read_failure(key, error);
-        let file: Arc<dyn OpenFile> =
-            self.files.open(&self.file_of(key)?).map_err(failed)?.into();
+        let file: Arc<dyn OpenFile> = self.files.open(&self.file_of(key)?).map_err(failed)?.into();
         let status = file.status().map_err(failed)?;
         if status.is_directory {
             return Err(failed(io::ErrorKind::NotFound.into()));
@@ -263,9 +286,10 @@ impl Disk {
 
     fn read_failure(&self, key: &Path, error: io::Error) -> Error {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                Error::NotFound { path: key.to_string(), source: Box::new(error) }
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound {
+                path: key.to_string(),
+                source: Box::new(error),
+            },
             _ => self.failure("reading", key, error).into(),
         }
     }
@@ -273,13 +297,31 @@ impl Disk {
 
 fn meta_of(location: Path, status: &FileStatus) -> Result<ObjectMeta> {
     let last_modified = DateTime::from_timestamp_micros(status.modified_us).ok_or_else(|| {
-        let text = format!("{location} has the modification time {} us", status.modified_us);
-        Error::Generic { store: STORE, source: text.into() }
+        let text = format!(
+            "{location} has the modification time {} us",
+            status.modified_us
+        );
+        Error::Generic {
+            store: STORE,
+            source: text.into(),
+        }
     })?;
-    let tag = format!("{:x}-{:x}-{:x}", status.identity, status.modified_us, status.size_bytes);
-    Ok(ObjectMeta { location, last_modified, size: status.size_bytes, e_tag: Some(tag), version: None })
+    let tag = format!(
+        "{:x}-{:x}-{:x}",
+        status.identity, status.modified_us, status.size_bytes
+    );
+    Ok(ObjectMeta {
+        location,
+        last_modified,
+        size: status.size_bytes,
+        e_tag: Some(tag),
+        version: None,
+    })
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::NotImplemented { operation: what.into(), implementer: "a local meadow".into() }
+    Error::NotImplemented {
+        operation: what.into(),
+        implementer: "a local meadow".into(),
+    }
 }

@@ -42,7 +42,10 @@ impl Watched {
     }
 
     fn syncs(&self) -> Vec<String> {
-        self.take().into_iter().filter(|step| step.starts_with("sync")).collect()
+        self.take()
+            .into_iter()
+            .filter(|step| step.starts_with("sync"))
+            .collect()
     }
 }
 
@@ -94,14 +97,23 @@ struct Ground {
 fn ground() -> Ground {
     let directory = TempDir::new().unwrap();
     let files = Arc::new(Watched::default());
-    let host = Host { files: Arc::clone(&files) as _, ..host() };
+    let host = Host {
+        files: Arc::clone(&files) as _,
+        ..host()
+    };
     let store = LocalStore::new(directory.path().join("root"), &host, true);
-    Ground { directory, files, store }
+    Ground {
+        directory,
+        files,
+        store,
+    }
 }
 
 impl Ground {
     async fn create(&self, key: &str) -> Result<PutResult> {
-        self.store.put_opts(&Path::from(key), "body".into(), PutMode::Create.into()).await
+        self.store
+            .put_opts(&Path::from(key), "body".into(), PutMode::Create.into())
+            .await
     }
 
     fn staged_count(&self) -> usize {
@@ -119,16 +131,43 @@ async fn a_first_create_syncs_every_new_name_and_a_second_only_its_own() {
     let ground = ground();
     ground.create("a/_delta_log/0").await.unwrap();
     let syncs = ground.files.syncs();
-    let parent = ground.directory.path().file_name().unwrap().to_string_lossy();
-    assert!(syncs[0].starts_with("sync "), "the content comes before any name: {syncs:?}");
+    let parent = ground
+        .directory
+        .path()
+        .file_name()
+        .unwrap()
+        .to_string_lossy();
+    assert!(
+        syncs[0].starts_with("sync "),
+        "the content comes before any name: {syncs:?}"
+    );
     for directory in [parent.as_ref(), "root", "a"] {
-        assert!(syncs.contains(&format!("sync_directory {directory}")), "{syncs:?}");
+        assert!(
+            syncs.contains(&format!("sync_directory {directory}")),
+            "{syncs:?}"
+        );
     }
-    assert_eq!(syncs.last().map(String::as_str), Some("sync_directory _delta_log"));
+    assert_eq!(
+        syncs.last().map(String::as_str),
+        Some("sync_directory _delta_log")
+    );
     ground.create("a/_delta_log/1").await.unwrap();
     let steps = ground.files.take();
-    let kinds: Vec<_> = steps.iter().map(|step| step.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["write", "sync", "status", "link", "remove", "sync_directory"]);
+    let kinds: Vec<_> = steps
+        .iter()
+        .map(|step| step.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "write",
+            "sync",
+            "status",
+            "link",
+            "remove",
+            "sync_directory"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -136,7 +175,10 @@ async fn nothing_under_swarm_is_synced_and_nothing_at_all_when_told_not_to() {
     let ground = ground();
     ground.create("_swarm/nodes/n").await.unwrap();
     assert_eq!(ground.files.syncs(), [""; 0]);
-    let host = Host { files: Arc::clone(&ground.files) as _, ..host() };
+    let host = Host {
+        files: Arc::clone(&ground.files) as _,
+        ..host()
+    };
     let careless = LocalStore::new(ground.directory.path().join("other"), &host, false);
     careless.put(&Path::from("a/b"), "x".into()).await.unwrap();
     assert_eq!(ground.files.syncs(), [""; 0]);
@@ -147,14 +189,29 @@ async fn a_directory_that_was_made_without_sync_is_synced_for_the_first_durable_
     let ground = ground();
     ground.create("_swarm/nodes/n").await.unwrap();
     ground.create("a").await.unwrap();
-    let parent = ground.directory.path().file_name().unwrap().to_string_lossy();
-    assert!(ground.files.syncs().contains(&format!("sync_directory {parent}")));
+    let parent = ground
+        .directory
+        .path()
+        .file_name()
+        .unwrap()
+        .to_string_lossy();
+    assert!(
+        ground
+            .files
+            .syncs()
+            .contains(&format!("sync_directory {parent}"))
+    );
 }
 
 #[tokio::test]
 async fn a_failed_write_or_sync_leaves_nothing_and_names_the_path() {
     let ground = ground();
-    for (step, happens) in [("write", true), ("write", false), ("sync", false), ("link", false)] {
+    for (step, happens) in [
+        ("write", true),
+        ("write", false),
+        ("sync", false),
+        ("link", false),
+    ] {
         *ground.files.broken.lock() = Some((step, happens, ErrorKind::StorageFull));
         let error = ground.create("a/b").await.unwrap_err();
         assert!(error.to_string().contains("root/a/b"), "{error}");
@@ -181,8 +238,16 @@ async fn an_object_whose_name_could_not_be_synced_is_not_acknowledged() {
     let Error::Generic { source, .. } = ground.create("a/1").await.unwrap_err() else {
         panic!("another error")
     };
-    assert!(source.downcast_ref::<LocalFailure>().unwrap().may_have_landed);
-    assert!(matches!(ground.create("a/0").await, Err(Error::Generic { .. })), "nor told of");
+    assert!(
+        source
+            .downcast_ref::<LocalFailure>()
+            .unwrap()
+            .may_have_landed
+    );
+    assert!(
+        matches!(ground.create("a/0").await, Err(Error::Generic { .. })),
+        "nor told of"
+    );
 }
 
 #[tokio::test]
@@ -207,8 +272,12 @@ async fn what_a_list_does_not_want_has_no_status_taken() {
     ground.create("u/x").await.unwrap();
     ground.files.take();
     let after = Path::from("t/17");
-    let found: Vec<_> =
-        ground.store.list_with_offset(Some(&"t".into()), &after).try_collect().await.unwrap();
+    let found: Vec<_> = ground
+        .store
+        .list_with_offset(Some(&"t".into()), &after)
+        .try_collect()
+        .await
+        .unwrap();
     assert_eq!(found.len(), 2);
     assert_eq!(ground.files.take(), ["list t", "status 18", "status 19"]);
 }
@@ -217,10 +286,27 @@ async fn what_a_list_does_not_want_has_no_status_taken() {
 async fn staging_is_no_key_and_in_no_list() {
     let ground = ground();
     ground.create("a").await.unwrap();
-    std::fs::write(ground.directory.path().join("root").join(STAGING).join("torn"), "x").unwrap();
+    std::fs::write(
+        ground
+            .directory
+            .path()
+            .join("root")
+            .join(STAGING)
+            .join("torn"),
+        "x",
+    )
+    .unwrap();
     let found: Vec<_> = ground.store.list(None).try_collect().await.unwrap();
     assert_eq!(found.len(), 1);
-    assert!(ground.store.list_with_delimiter(None).await.unwrap().common_prefixes.is_empty());
+    assert!(
+        ground
+            .store
+            .list_with_delimiter(None)
+            .await
+            .unwrap()
+            .common_prefixes
+            .is_empty()
+    );
     assert!(ground.create(&format!("{STAGING}/x")).await.is_err());
 }
 
@@ -231,7 +317,8 @@ async fn a_sweep_removes_what_is_old_and_leaves_what_may_be_in_use() {
     let staging = ground.directory.path().join("root").join(STAGING);
     std::fs::write(staging.join("new"), "x").unwrap();
     let old = std::fs::File::create(staging.join("old")).unwrap();
-    old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1)).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
+        .unwrap();
     ground.store.sweep().await.unwrap();
     assert!(staging.join("new").exists());
     assert!(!staging.join("old").exists());
@@ -247,7 +334,10 @@ async fn a_link_out_of_the_root_is_not_followed_for_writing() {
     std::fs::write(outside.join("kept"), "x").unwrap();
     std::os::unix::fs::symlink(&outside, ground.directory.path().join("root/away")).unwrap();
     let error = ground.create("away/new").await.unwrap_err();
-    assert!(error.to_string().contains("leads out of the meadow"), "{error}");
+    assert!(
+        error.to_string().contains("leads out of the meadow"),
+        "{error}"
+    );
     assert!(ground.create("away/deep/new").await.is_err());
     assert!(ground.store.delete(&Path::from("away/kept")).await.is_err());
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
@@ -271,7 +361,11 @@ async fn a_large_object_is_streamed_in_chunks_from_one_file() {
 #[tokio::test]
 async fn an_upload_that_lost_a_part_is_not_completed() {
     let ground = ground();
-    let mut upload = ground.store.put_multipart(&Path::from("cell")).await.unwrap();
+    let mut upload = ground
+        .store
+        .put_multipart(&Path::from("cell"))
+        .await
+        .unwrap();
     *ground.files.broken.lock() = Some(("write", false, ErrorKind::StorageFull));
     assert!(upload.put_part("lost".into()).await.is_err());
     *ground.files.broken.lock() = None;

@@ -26,10 +26,17 @@ pub(super) struct Upload {
 impl Upload {
     pub fn new(store: LocalStore, key: Path) -> Self {
         let staged = store.disk.stage_path();
-        Self { store, key, staged, offset: 0, written: Arc::default(), ended: false }
+        Self {
+            store,
+            key,
+            staged,
+            offset: 0,
+            written: Arc::default(),
+            ended: false,
+        }
     }
 
-    fn discard(&mut self) -> impl FnOnce() + Send + 'static {
+    fn discard(&mut self) -> impl FnOnce() + Send + use<> {
         self.ended = true;
         let (disk, staged) = (Arc::clone(&self.store.disk), self.staged.clone());
         move || disk.discard(&staged)
@@ -77,7 +84,12 @@ impl MultipartUpload for Upload {
 
     async fn abort(&mut self) -> Result<()> {
         let discard = self.discard();
-        self.store.run(move |_| { discard(); Ok(()) }).await
+        self.store
+            .run(move |_| {
+                discard();
+                Ok(())
+            })
+            .await
     }
 }
 

@@ -33,9 +33,20 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub fn new(root: PathBuf, files: Arc<dyn Files>, entropy: Arc<dyn Entropy>, sync: bool) -> Self {
+    pub fn new(
+        root: PathBuf,
+        files: Arc<dyn Files>,
+        entropy: Arc<dyn Entropy>,
+        sync: bool,
+    ) -> Self {
         let directories = Directories::new(root.clone(), Arc::clone(&files));
-        Self { root, files, entropy, directories, sync }
+        Self {
+            root,
+            files,
+            entropy,
+            directories,
+            sync,
+        }
     }
 
     /// The file of a key, which is checked here whoever built it.
@@ -61,7 +72,12 @@ impl Disk {
 
     pub fn failure(&self, step: &'static str, key: &Path, source: io::Error) -> LocalFailure {
         let path = self.root.join(key.as_ref()).display().to_string();
-        LocalFailure { step, path, may_have_landed: false, source }
+        LocalFailure {
+            step,
+            path,
+            may_have_landed: false,
+            source,
+        }
     }
 
     pub fn is_durable(&self, key: &Path) -> bool {
@@ -112,9 +128,14 @@ impl Disk {
         let parent = target.parent().unwrap_or(&self.root);
         let durable = self.is_durable(key);
         if durable {
-            self.files.sync(staged).map_err(|error| self.failure("syncing", key, error))?;
+            self.files
+                .sync(staged)
+                .map_err(|error| self.failure("syncing", key, error))?;
         }
-        let status = self.files.status(staged).map_err(|e| self.failure("writing", key, e))?;
+        let status = self
+            .files
+            .status(staged)
+            .map_err(|e| self.failure("writing", key, e))?;
         let named = self.in_directory(parent, durable, || match how {
             How::Create => self.link(staged, &target),
             How::Overwrite => self.files.rename(staged, &target),
@@ -127,7 +148,10 @@ impl Disk {
                     self.directories.sync(parent)?;
                 }
                 let path = key.to_string();
-                return Err(Error::AlreadyExists { path, source: Box::new(error) });
+                return Err(Error::AlreadyExists {
+                    path,
+                    source: Box::new(error),
+                });
             }
             Err(error) => return Err(self.failure("naming", key, error).into()),
         }
@@ -137,16 +161,24 @@ impl Disk {
         if durable {
             self.directories
                 .sync(parent)
-                .map_err(|failure| LocalFailure { may_have_landed: true, ..failure })?;
+                .map_err(|failure| LocalFailure {
+                    may_have_landed: true,
+                    ..failure
+                })?;
         }
         let meta = meta_of(key.clone(), &status)?;
-        Ok(PutResult { e_tag: meta.e_tag, version: None })
+        Ok(PutResult {
+            e_tag: meta.e_tag,
+            version: None,
+        })
     }
 
     /// On network file systems a link may report failure after success: one file under both names
     /// is a success, whatever was reported.
     fn link(&self, staged: &FilePath, target: &FilePath) -> io::Result<()> {
-        let Err(error) = self.files.link(staged, target) else { return Ok(()) };
+        let Err(error) = self.files.link(staged, target) else {
+            return Ok(());
+        };
         match (self.files.status(staged), self.files.status(target)) {
             (Ok(ours), Ok(there)) if ours == there => Ok(()),
             _ => Err(error),
@@ -193,7 +225,9 @@ impl Disk {
             result => result?,
         }
         match self.files.remove(&target) {
-            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 return Err(self.failure("deleting", key, error).into());
             }
             _ => {}
@@ -239,7 +273,9 @@ impl Disk {
         let now_us = now_us.map_err(failed)?;
         for entry in entries {
             let path = directory.join(&entry.name);
-            let Ok(status) = self.files.status(&path) else { continue };
+            let Ok(status) = self.files.status(&path) else {
+                continue;
+            };
             if now_us.saturating_sub(status.modified_us) > ABANDONED_AFTER_US {
                 self.discard(&path);
             }
