@@ -55,7 +55,8 @@ impl Listing {
                     listing.newest = listing.newest.max(Some(version));
                     continue;
                 }
-                [_, "checkpoint", "parquet"] => Some((1, 1)),
+                // Its own kind, before all that come in parts.
+                [_, "checkpoint", "parquet"] => Some((1, 0)),
                 [_, "checkpoint", index, count, "parquet"] => small(index).zip(small(count)),
                 _ => None,
             };
@@ -67,7 +68,7 @@ impl Listing {
             }
         }
         for ((version, count), found) in parts {
-            let complete = found.len() == count as usize
+            let complete = found.len() == count.max(1) as usize
                 && found
                     .keys()
                     .zip(1..)
