@@ -49,7 +49,9 @@ pub(crate) enum Message {
     Finished { result: Result<Result<()>, String> },
 }
 
+#[derive(Clone)]
 pub(crate) struct Arguments {
+    pub(crate) node: String,
     pub(crate) bee_id: String,
     pub(crate) host: Host,
     pub(crate) parent: ActorRef<bees::Message>,
@@ -66,6 +68,7 @@ struct Running {
 }
 
 pub(crate) struct State {
+    node: String,
     bee_id: String,
     host: Host,
     parent: ActorRef<bees::Message>,
@@ -80,9 +83,26 @@ impl Actor for Bee {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, _: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { bee_id, host, parent, census } = with;
-        Ok(State { bee_id, host, parent, running: None, _alive: census.enter() })
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            node,
+            bee_id,
+            host,
+            parent,
+            census,
+        } = with;
+        Ok(State {
+            node,
+            bee_id,
+            host,
+            parent,
+            running: None,
+            _alive: census.enter(),
+        })
     }
 
     async fn handle(
@@ -106,8 +126,15 @@ impl Actor for Bee {
 
 impl State {
     fn run(&mut self, myself: &ActorRef<Message>, assignment: Assignment) {
-        let Assignment { task_id, label, chamber, work, reply } = assignment;
-        let span = tracing::info_span!("task", bee = self.bee_id, task = label);
+        let Assignment {
+            task_id,
+            label,
+            chamber,
+            work,
+            reply,
+        } = assignment;
+        let span =
+            tracing::info_span!("task", node = self.node, actor = self.bee_id, query = label);
         let abort = CancellationToken::new();
         let inside = chamber.clone();
         let task = async move { work(inside).await }.instrument(span);
@@ -118,21 +145,36 @@ impl State {
             Message::Finished { result }
         });
         let started_at = self.host.clock.monotonic();
-        self.running = Some(Running { task_id, chamber, reply, started_at, abort, _watch: watch });
+        self.running = Some(Running {
+            task_id,
+            chamber,
+            reply,
+            started_at,
+            abort,
+            _watch: watch,
+        });
     }
 
     fn finish(&mut self, result: Result<Result<()>, String>) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         let result = result.unwrap_or_else(|panic| Err(Error::Bug(panic)));
         let facts = Facts {
             bee: self.bee_id.clone(),
             budget_bytes: running.chamber.budget_bytes,
             peak_bytes: running.chamber.peak_bytes(),
             spilled_bytes: running.chamber.spilled_bytes(),
-            duration: self.host.clock.monotonic().saturating_sub(running.started_at),
+            duration: self
+                .host
+                .clock
+                .monotonic()
+                .saturating_sub(running.started_at),
         };
         // The crew first: who waits for the reply may look whether the bees are free.
-        let _ = self.parent.send_message(bees::Message::Released { task_id: running.task_id });
+        let _ = self.parent.send_message(bees::Message::Released {
+            task_id: running.task_id,
+        });
         let _ = running.reply.send((result, facts));
     }
 }
@@ -152,7 +194,10 @@ async fn watch(mut task: AbortOnDropHandle<Caught>, abort: CancellationToken) ->
     };
     match ended {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(Error::Bug(format!("a task panicked: {}", panic_text(panic)))),
+        Ok(Err(panic)) => Err(Error::Bug(format!(
+            "a task panicked: {}",
+            panic_text(panic)
+        ))),
         Err(_) => Err(Error::Cancelled),
     }
 }

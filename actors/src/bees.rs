@@ -55,16 +55,27 @@ pub(crate) struct View {
 
 pub(crate) enum Message {
     /// Answers with the temperature at which it was let in.
-    Admit { work: NewWork, reply: Reply<Result<f64>> },
+    Admit {
+        work: NewWork,
+        reply: Reply<Result<f64>>,
+    },
     Submit(Task),
-    Withdraw { task_id: u64 },
-    Released { task_id: u64 },
+    Withdraw {
+        task_id: u64,
+    },
+    Released {
+        task_id: u64,
+    },
     Tick,
-    Observe { reply: Reply<View> },
+    Observe {
+        reply: Reply<View>,
+    },
 }
 
 #[derive(Clone)]
 pub(crate) struct Arguments {
+    /// Names the node in spans.
+    pub(crate) node: String,
     pub(crate) host: Host,
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) thresholds: Thresholds,
@@ -107,16 +118,29 @@ impl Actor for Bees {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { host, chambers, thresholds, census } = with;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            node,
+            host,
+            chambers,
+            thresholds,
+            census,
+        } = with;
         let mut children: Vec<Box<dyn Supervised>> = Vec::new();
         let mut bees = Vec::new();
         for index in 0..chambers.division().bees {
-            let (host, parent, census) = (host.clone(), myself.clone(), census.clone());
-            let (child, address) = Child::<Bee>::new("bee", 1, move || {
-                let (host, parent, census) = (host.clone(), parent.clone(), census.clone());
-                (Bee, bee::Arguments { bee_id: bee_id(index), host, parent, census })
-            });
+            let arguments = bee::Arguments {
+                node: node.clone(),
+                bee_id: bee_id(index),
+                host: host.clone(),
+                parent: myself.clone(),
+                census: census.clone(),
+            };
+            let (child, address) = Child::<Bee>::new("bee", 1, move || (Bee, arguments.clone()));
             children.push(Box::new(child));
             bees.push(address);
         }
@@ -165,8 +189,15 @@ impl Actor for Bees {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let now = state.host.clock.monotonic();
-        if let Some(index) = state.children.on_event(event, &myself.get_cell(), now).await? {
-            let led = state.crews.iter().find(|(_, crew)| crew.members.first() == Some(&index));
+        if let Some(index) = state
+            .children
+            .on_event(event, &myself.get_cell(), now)
+            .await?
+        {
+            let led = state
+                .crews
+                .iter()
+                .find(|(_, crew)| crew.members.first() == Some(&index));
             if let Some(task_id) = led.map(|(task_id, _)| *task_id) {
                 state.release(task_id);
             }
@@ -195,7 +226,11 @@ impl State {
         Load {
             busy_bees: self.tasks.iter().flatten().count(),
             bees: self.bees.len(),
-            reserved_bytes: self.crews.values().map(|crew| crew.chamber.reserved_bytes()).sum(),
+            reserved_bytes: self
+                .crews
+                .values()
+                .map(|crew| crew.chamber.reserved_bytes())
+                .sum(),
             pool_bytes: division.pool_bytes(),
             resident_bytes,
             memory_bytes: division.memory_bytes,
@@ -232,14 +267,18 @@ impl State {
             if plan_admission(regulation, waiting.work) == Admission::Admitted {
                 let _ = waiting.reply.send(Ok(temperature));
             } else if now >= waiting.until {
-                let _ = waiting.reply.send(Err(refusal(temperature, WRITE_WAIT_MAX)));
+                let _ = waiting
+                    .reply
+                    .send(Err(refusal(temperature, WRITE_WAIT_MAX)));
             } else {
                 self.waiting.push_back(waiting);
             }
         }
         if !self.waiting.is_empty() && self.tick.is_none() {
             let pause = tokio::time::sleep(TICK);
-            let tick = spawn_report(&self.host.runtimes.control, myself, pause, |_| Message::Tick);
+            let tick = spawn_report(&self.host.runtimes.control, myself, pause, |_| {
+                Message::Tick
+            });
             self.tick = Some(tick);
         }
     }
@@ -258,7 +297,11 @@ impl State {
 
     fn withdraw(&mut self, task_id: u64) {
         self.queue.retain(|task| task.task_id != task_id);
-        if let Some(leader) = self.crews.get(&task_id).and_then(|crew| crew.members.first()) {
+        if let Some(leader) = self
+            .crews
+            .get(&task_id)
+            .and_then(|crew| crew.members.first())
+        {
             self.bees[*leader].tell(bee::Message::Abort { task_id });
         }
     }
@@ -275,12 +318,15 @@ impl State {
     /// overtakes: a task that waits for all bees gets them.
     fn dispatch(&mut self) {
         while let Some(head) = self.queue.front() {
-            let mut free: Vec<usize> =
-                (0..self.bees.len()).filter(|index| self.tasks[*index].is_none()).collect();
+            let mut free: Vec<usize> = (0..self.bees.len())
+                .filter(|index| self.tasks[*index].is_none())
+                .collect();
             if !head.reply.is_closed() && free.len() < head.bees_least.clamp(1, self.bees.len()) {
                 return;
             }
-            let Some(task) = self.queue.pop_front() else { return };
+            let Some(task) = self.queue.pop_front() else {
+                return;
+            };
             if task.reply.is_closed() {
                 continue;
             }
@@ -295,14 +341,30 @@ impl State {
     }
 
     fn assign(&mut self, task: Task, members: Vec<usize>, chamber: Chamber) {
-        let Task { task_id, label, work, reply, .. } = task;
+        let Task {
+            task_id,
+            label,
+            work,
+            reply,
+            ..
+        } = task;
         for member in &members {
             self.tasks[*member] = Some(task_id);
         }
         let leader = members[0];
-        let crew = Crew { label: label.clone(), chamber: chamber.clone(), members };
+        let crew = Crew {
+            label: label.clone(),
+            chamber: chamber.clone(),
+            members,
+        };
         self.crews.insert(task_id, crew);
-        let assignment = bee::Assignment { task_id, label, chamber, work, reply };
+        let assignment = bee::Assignment {
+            task_id,
+            label,
+            chamber,
+            work,
+            reply,
+        };
         self.bees[leader].tell(bee::Message::Run(assignment));
     }
 
@@ -332,7 +394,10 @@ impl State {
 }
 
 fn refusal(temperature: f64, retry_after: Duration) -> Error {
-    Error::Busy { what: format!("the node is too hot for new work ({temperature:.2})"), retry_after }
+    Error::Busy {
+        what: format!("the node is too hot for new work ({temperature:.2})"),
+        retry_after,
+    }
 }
 
 /// How a task ended, for the ladder of attempts.
@@ -358,13 +423,18 @@ struct WithdrawOnDrop<'a> {
 
 impl Drop for WithdrawOnDrop<'_> {
     fn drop(&mut self) {
-        self.address.tell(Message::Withdraw { task_id: self.task_id });
+        self.address.tell(Message::Withdraw {
+            task_id: self.task_id,
+        });
     }
 }
 
 impl BeesHandle {
     pub(crate) fn new(address: Address<Message>) -> Self {
-        Self { address, next_task: Arc::default() }
+        Self {
+            address,
+            next_task: Arc::default(),
+        }
     }
 
     /// The temperature at which the statement was let in.
@@ -380,7 +450,10 @@ impl BeesHandle {
     }
 
     pub(crate) async fn observe(&self) -> Result<View> {
-        let observed = self.address.call(CONTROL_DEADLINE, |reply| Message::Observe { reply }).await;
+        let observed = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Observe { reply })
+            .await;
         observed.map_err(|error| error.into_error(self.address.name()))
     }
 
@@ -407,8 +480,18 @@ impl BeesHandle {
                 Ok(())
             })
         });
-        let task = Task { task_id, label, bees_wanted, bees_least, work, reply };
-        let _withdraw = WithdrawOnDrop { address: &self.address, task_id };
+        let task = Task {
+            task_id,
+            label,
+            bees_wanted,
+            bees_least,
+            work,
+            reply,
+        };
+        let _withdraw = WithdrawOnDrop {
+            address: &self.address,
+            task_id,
+        };
         if let Err(error) = self.address.deliver(Message::Submit(task)).await {
             return TaskEnd::Failed(error.into_error(self.address.name()), Facts::default());
         }

@@ -11,6 +11,7 @@ use apiary_engine::behavior::mason::Division;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
+use apiary_engine::sql::Caches;
 use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
@@ -34,6 +35,7 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 pub(crate) struct Chambers {
     host: Host,
     shared: Arc<RuntimeEnv>,
+    caches: Arc<Caches>,
     scratch_directory: Option<PathBuf>,
     scratch_bytes_max: u64,
     division: Division,
@@ -43,14 +45,18 @@ impl Chambers {
     pub(crate) fn new(host: &Host, settings: &Settings, division: Division) -> Result<Self> {
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let shared = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(division.budget_per_bee_bytes as usize)))
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(
+                division.budget_per_bee_bytes as usize,
+            )))
             .with_disk_manager_builder(disk)
-            .with_metadata_cache_limit(division.cache_bytes as usize)
+            // Footers are in the engine's own cache.
+            .with_metadata_cache_limit(0)
             .build_arc()
             .map_err(Error::from)?;
         Ok(Self {
             host: host.clone(),
             shared,
+            caches: Arc::new(Caches::new(division.cache_bytes as usize)),
             scratch_directory: settings.scratch_directory.clone(),
             scratch_bytes_max: settings.scratch_bytes_max,
             division,
@@ -66,10 +72,9 @@ impl Chambers {
         &self.shared
     }
 
-    /// Bytes that the shared caches hold now.
-    pub(crate) fn cache_bytes(&self) -> u64 {
-        let entries = self.shared.cache_manager.get_file_metadata_cache().list_entries();
-        entries.values().map(|entry| entry.size_bytes as u64).sum()
+    /// What queries leave behind for later ones.
+    pub(crate) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
     }
 
     /// A chamber for a crew of `bees`.
@@ -86,7 +91,10 @@ impl Chambers {
                     manager: Mutex::new(None),
                 },
             },
-            account: Arc::new(ScratchAccount { bytes_max: self.scratch_bytes_max, ..Default::default() }),
+            account: Arc::new(ScratchAccount {
+                bytes_max: self.scratch_bytes_max,
+                ..Default::default()
+            }),
         });
         let disk = DiskManagerBuilder::default().with_temp_file_factory(scratch.clone());
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.shared)
@@ -94,7 +102,13 @@ impl Chambers {
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(Error::from)?;
-        Ok(Chamber { bees, budget_bytes, pool, scratch, runtime })
+        Ok(Chamber {
+            bees,
+            budget_bytes,
+            pool,
+            scratch,
+            runtime,
+        })
     }
 }
 
@@ -141,7 +155,10 @@ struct ScratchAccount {
 enum FileSource {
     Host(Arc<dyn TempFileFactory>),
     /// A directory of this chamber's own, made at the first spill; removed with its last file.
-    Disk { directory: Option<PathBuf>, manager: Mutex<Option<Arc<DiskManager>>> },
+    Disk {
+        directory: Option<PathBuf>,
+        manager: Mutex<Option<Arc<DiskManager>>>,
+    },
 }
 
 /// The spill files of one chamber, counted and bounded.
@@ -169,7 +186,10 @@ impl TempFileFactory for Scratch {
                 manager.create_tmp_file(description)?
             }
         };
-        let held = Arc::new(Held { bytes: AtomicU64::new(0), account: self.account.clone() });
+        let held = Arc::new(Held {
+            bytes: AtomicU64::new(0),
+            account: self.account.clone(),
+        });
         Ok(Arc::new(CountedFile { inner, held }))
     }
 }
@@ -180,7 +200,10 @@ fn make_disk_manager(directory: Option<&Path>) -> DataFusionResult<DiskManager> 
         None => DiskManagerMode::OsTmpDirectory,
     };
     // The bound is kept by the account, in simulations too.
-    DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(u64::MAX).build()
+    DiskManagerBuilder::default()
+        .with_mode(mode)
+        .with_max_temp_directory_size(u64::MAX)
+        .build()
 }
 
 /// What one spill file holds; gives it back when the file goes.
@@ -191,7 +214,9 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.account.held_bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.account
+            .held_bytes
+            .fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -214,7 +239,10 @@ impl SpillFile for CountedFile {
     }
 
     fn open_writer(&self) -> DataFusionResult<Box<dyn SpillWriter>> {
-        Ok(Box::new(CountedWriter { inner: self.inner.open_writer()?, held: self.held.clone() }))
+        Ok(Box::new(CountedWriter {
+            inner: self.inner.open_writer()?,
+            held: self.held.clone(),
+        }))
     }
 }
 
@@ -230,13 +258,17 @@ impl std::io::Write for CountedWriter {
         if account.held_bytes.fetch_add(wanted, Ordering::Relaxed) + wanted > account.bytes_max {
             account.held_bytes.fetch_sub(wanted, Ordering::Relaxed);
             let limit = account.bytes_max;
-            return Err(std::io::Error::other(DataFusionError::External(Box::new(Error::Rejected(
-                format!("the task needs more than {limit} bytes of scratch: raise scratch_bytes_max"),
-            )))));
+            return Err(std::io::Error::other(DataFusionError::External(Box::new(
+                Error::Rejected(format!(
+                    "the task needs more than {limit} bytes of scratch: raise scratch_bytes_max"
+                )),
+            ))));
         }
         let written = self.inner.write(bytes);
         let landed = *written.as_ref().unwrap_or(&0) as u64;
-        account.held_bytes.fetch_sub(wanted - landed, Ordering::Relaxed);
+        account
+            .held_bytes
+            .fetch_sub(wanted - landed, Ordering::Relaxed);
         account.written_bytes.fetch_add(landed, Ordering::Relaxed);
         self.held.bytes.fetch_add(landed, Ordering::Relaxed);
         written

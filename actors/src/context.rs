@@ -2,8 +2,8 @@
 //!
 //! Holds no state of its own. A driver runs beside a Query actor and may wait; no handler does.
 
-use crate::bees::BeesHandle;
 use crate::bee::Facts;
+use crate::bees::BeesHandle;
 use crate::chamber::{Chamber, Chambers};
 use crate::ledger::LedgerHandle;
 use crate::mailbox::panic_text;
@@ -44,8 +44,15 @@ impl Context {
         strategy: Strategy,
     ) -> Result<PlannedQuery> {
         let environment = self.environment.clone();
-        let (session, statement, crew) = (session.clone(), statement.clone(), self.planning_crew(strategy));
-        self.planning(async move { sql::plan_query(&environment, &session, &statement, &crew).await }).await
+        let (session, statement, crew) = (
+            session.clone(),
+            statement.clone(),
+            self.planning_crew(strategy),
+        );
+        self.planning(
+            async move { sql::plan_query(&environment, &session, &statement, &crew).await },
+        )
+        .await
     }
 
     /// Plans the rows of an INSERT into a frame of `schema`. See [`Context::planning`].
@@ -58,7 +65,11 @@ impl Context {
         let environment = self.environment.clone();
         let (source, crew) = (source.clone(), self.planning_crew(strategy));
         self.planning(async move {
-            let QuerySource { session, statement, columns } = source;
+            let QuerySource {
+                session,
+                statement,
+                columns,
+            } = source;
             sql::plan_insert(&environment, &session, &schema, &columns, &statement, &crew).await
         })
         .await
@@ -70,13 +81,22 @@ impl Context {
         &self,
         planning: impl Future<Output = Result<PlannedQuery>> + Send + 'static,
     ) -> Result<PlannedQuery> {
-        let planning = self.environment.host.runtimes.query.spawn(planning.in_current_span());
-        AbortOnDropHandle::new(planning).await.unwrap_or_else(|error| Err(join_error(error)))
+        let planning = self
+            .environment
+            .host
+            .runtimes
+            .query
+            .spawn(planning.in_current_span());
+        AbortOnDropHandle::new(planning)
+            .await
+            .unwrap_or_else(|error| Err(join_error(error)))
     }
 
     fn planning_crew(&self, strategy: Strategy) -> Crew {
+        // DataFusion plans sort-merge joins, which spill, only for two partitions and more.
+        let partitions_min = if strategy.spilling_joins { 2 } else { 1 };
         Crew {
-            bees: self.chambers.division().bees,
+            bees: self.chambers.division().bees.max(partitions_min),
             runtime: self.chambers.planning().clone(),
             spilling_joins: strategy.spilling_joins,
             batch_rows: strategy.batch_rows,
@@ -86,7 +106,11 @@ impl Context {
     /// How many bees an attempt wants, and with how few it begins.
     pub(crate) fn crew(&self, scan_bytes: u64, strategy: Strategy) -> (usize, usize) {
         let bees = self.chambers.division().bees;
-        if strategy.whole_crew { (bees, bees) } else { (plan_crew(scan_bytes, bees), 1) }
+        if strategy.whole_crew {
+            (bees, bees)
+        } else {
+            (plan_crew(scan_bytes, bees), 1)
+        }
     }
 }
 
@@ -119,7 +143,10 @@ pub(crate) struct Ladder {
 
 impl Ladder {
     pub(crate) fn new() -> Self {
-        Self { history: Vec::new(), strategy: Strategy::FIRST }
+        Self {
+            history: Vec::new(),
+            strategy: Strategy::FIRST,
+        }
     }
 
     /// Notes a failed attempt; `None` when its bee was lost. `Ok` when there is another attempt,
@@ -134,8 +161,15 @@ impl Ladder {
             Some((error, facts)) => (abandonment::classify(&error), Some(error), facts),
             None => (FailureClass::BeeLost, None, Facts::default()),
         };
-        let text = error.as_ref().map_or("its bee was lost".into(), ToString::to_string);
-        tracing::warn!(bee = facts.bee, error = text, attempt = self.history.len() + 1, "an attempt failed");
+        let text = error
+            .as_ref()
+            .map_or("its bee was lost".into(), ToString::to_string);
+        tracing::warn!(
+            bee = facts.bee,
+            error = text,
+            attempt = self.history.len() + 1,
+            "an attempt failed"
+        );
         planner.count_abandoned();
         self.history.push(Record {
             bee: facts.bee,
@@ -157,7 +191,9 @@ impl Ladder {
     fn ended_with(&self, class: FailureClass, error: Option<Error>) -> Error {
         match (class, error) {
             (FailureClass::Final, Some(error)) => error,
-            (FailureClass::Memory, _) => Error::ResourcesExhausted(abandonment::report(&self.history)),
+            (FailureClass::Memory, _) => {
+                Error::ResourcesExhausted(abandonment::report(&self.history))
+            }
             (FailureClass::Panic, _) => Error::Bug(abandonment::report(&self.history)),
             _ => Error::Busy {
                 what: abandonment::report(&self.history),

@@ -29,8 +29,12 @@ const BEAT_BUSY: Duration = Duration::from_secs(5);
 pub(crate) enum Message {
     Beat,
     /// How long until the next, or why this one failed.
-    Written { result: std::result::Result<Result<Duration>, String> },
-    Farewell { reply: Reply<Result<()>> },
+    Written {
+        result: std::result::Result<Result<Duration>, String>,
+    },
+    Farewell {
+        reply: Reply<Result<()>>,
+    },
 }
 
 #[derive(Clone)]
@@ -60,10 +64,20 @@ impl Actor for Heartbeat {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let alive = with.census.enter();
-        let mut state =
-            State { with, sequence: 0, writing: None, timer: None, farewell: None, _alive: alive };
+        let mut state = State {
+            with,
+            sequence: 0,
+            writing: None,
+            timer: None,
+            farewell: None,
+            _alive: alive,
+        };
         state.beat(&myself);
         Ok(state)
     }
@@ -95,10 +109,16 @@ impl State {
         self.sequence += 1;
         let work = write(self.with.clone(), self.sequence);
         let control = &self.with.host.runtimes.control;
-        self.writing = Some(spawn_report(control, myself, work, |result| Message::Written { result }));
+        self.writing = Some(spawn_report(control, myself, work, |result| {
+            Message::Written { result }
+        }));
     }
 
-    fn written(&mut self, myself: &ActorRef<Message>, result: std::result::Result<Result<Duration>, String>) {
+    fn written(
+        &mut self,
+        myself: &ActorRef<Message>,
+        result: std::result::Result<Result<Duration>, String>,
+    ) {
         self.writing = None;
         let next = match result {
             Ok(Ok(next)) => next,
@@ -138,7 +158,11 @@ async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
     let division = with.chambers.division();
     let busy = view.bees.iter().filter(|bee| bee.state != "idle").count();
     let reserved: u64 = view.bees.iter().map(|bee| bee.memory_used_bytes).sum();
-    let next = if busy > 0 || view.queued_tasks > 0 { BEAT_BUSY } else { BEAT_IDLE };
+    let next = if busy > 0 || view.queued_tasks > 0 {
+        BEAT_BUSY
+    } else {
+        BEAT_IDLE
+    };
     let beat = Beat {
         node: with.node_id,
         name: with.name,
@@ -158,12 +182,16 @@ async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
         draining: false,
         claims: Vec::new(),
         cache: CacheSummary {
-            used_bytes: with.chambers.cache_bytes(),
+            used_bytes: with.chambers.caches().used_bytes() as u64,
             capacity_bytes: division.cache_bytes,
             frames: Vec::new(),
         },
     };
-    let body = beat.to_bytes().map_err(|error| Error::Bug(format!("the heartbeat: {error}")))?;
-    with.meadow.put(&keys::heartbeat(with.node_id), Bytes::from(body)).await?;
+    let body = beat
+        .to_bytes()
+        .map_err(|error| Error::Bug(format!("the heartbeat: {error}")))?;
+    with.meadow
+        .put(&keys::heartbeat(with.node_id), Bytes::from(body))
+        .await?;
     Ok(next)
 }

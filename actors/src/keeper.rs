@@ -26,7 +26,9 @@ const SWEEP_AGE: Duration = Duration::from_secs(3600);
 
 pub(crate) enum Message {
     Look,
-    Swept { result: std::result::Result<Result<usize>, String> },
+    Swept {
+        result: std::result::Result<Result<usize>, String>,
+    },
 }
 
 #[derive(Clone)]
@@ -52,10 +54,18 @@ impl Actor for Keeper {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let alive = with.census.enter();
         let work = wait(&with, &myself);
-        Ok(State { with, _work: work, _alive: alive })
+        Ok(State {
+            with,
+            _work: work,
+            _alive: alive,
+        })
     }
 
     async fn handle(
@@ -68,13 +78,16 @@ impl Actor for Keeper {
             Message::Look => {
                 let sweep = sweep(state.with.clone());
                 let control = &state.with.host.runtimes.control;
-                state._work = spawn_report(control, &myself, sweep, |result| Message::Swept { result });
+                state._work =
+                    spawn_report(control, &myself, sweep, |result| Message::Swept { result });
             }
             Message::Swept { result } => {
                 match result {
                     Ok(Ok(0)) => {}
                     Ok(Ok(heartbeats)) => tracing::info!(heartbeats, "swept what dead nodes left"),
-                    Ok(Err(error)) => tracing::warn!(%error, "the sweep failed; it is tried again later"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the sweep failed; it is tried again later")
+                    }
                     Err(panic) => tracing::error!(panic, "the sweep panicked"),
                 }
                 state._work = wait(&state.with, &myself);
@@ -86,7 +99,9 @@ impl Actor for Keeper {
 
 fn wait(with: &Arguments, myself: &ActorRef<Message>) -> AbortOnDropHandle<()> {
     let pause = async { tokio::time::sleep(INTERVAL).await };
-    spawn_report(&with.host.runtimes.control, myself, pause, |_| Message::Look)
+    spawn_report(&with.host.runtimes.control, myself, pause, |_| {
+        Message::Look
+    })
 }
 
 /// Deletes the heartbeats of nodes that are long gone; gives how many.
@@ -96,13 +111,19 @@ async fn sweep(with: Arguments) -> Result<usize> {
     }
     let ours = keys::heartbeat(with.node_id);
     let beats = with.meadow.list(keys::NODES_PREFIX, None).await?;
-    let Some(now) = beats.iter().find(|beat| beat.location.as_ref() == ours).map(|beat| beat.last_modified)
+    let Some(now) = beats
+        .iter()
+        .find(|beat| beat.location.as_ref() == ours)
+        .map(|beat| beat.last_modified)
     else {
         return Ok(0);
     };
     let mut swept = 0;
     for beat in &beats {
-        let age = now.signed_duration_since(beat.last_modified).to_std().unwrap_or_default();
+        let age = now
+            .signed_duration_since(beat.last_modified)
+            .to_std()
+            .unwrap_or_default();
         if age > SWEEP_AGE {
             with.meadow.delete(beat.location.as_ref()).await?;
             swept += 1;

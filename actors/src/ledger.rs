@@ -33,14 +33,34 @@ const GROUP_MAX: usize = 256;
 type Shared<T> = std::result::Result<T, Arc<Error>>;
 
 pub(crate) enum Message {
-    Snapshot { location: String, reply: Reply<Shared<Arc<Snapshot>>> },
-    Probed { location: String, result: std::result::Result<Result<Arc<Snapshot>>, String> },
-    Commit { base: Arc<Snapshot>, intent: Intent, reply: Reply<Result<Committed>> },
-    Committed { location: String, result: std::result::Result<GroupResult, String> },
-    Checkpointed { location: String, result: std::result::Result<Result<()>, String> },
+    Snapshot {
+        location: String,
+        reply: Reply<Shared<Arc<Snapshot>>>,
+    },
+    Probed {
+        location: String,
+        result: std::result::Result<Result<Arc<Snapshot>>, String>,
+    },
+    Commit {
+        base: Arc<Snapshot>,
+        intent: Intent,
+        reply: Reply<Result<Committed>>,
+    },
+    Committed {
+        location: String,
+        result: std::result::Result<GroupResult, String>,
+    },
+    Checkpointed {
+        location: String,
+        result: std::result::Result<Result<()>, String>,
+    },
     /// Answers when nothing is in flight.
-    Flush { reply: Reply<()> },
-    Observe { reply: Reply<View> },
+    Flush {
+        reply: Reply<()>,
+    },
+    Observe {
+        reply: Reply<View>,
+    },
 }
 
 type GroupResult = (Vec<Result<Committed>>, Arc<Snapshot>);
@@ -114,9 +134,19 @@ impl Actor for LedgerActor {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, _: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let alive = with.census.enter();
-        Ok(State { with, frames: BTreeMap::new(), uses: 0, flushing: Vec::new(), _alive: alive })
+        Ok(State {
+            with,
+            frames: BTreeMap::new(),
+            uses: 0,
+            flushing: Vec::new(),
+            _alive: alive,
+        })
     }
 
     async fn handle(
@@ -128,9 +158,17 @@ impl Actor for LedgerActor {
         match message {
             Message::Snapshot { location, reply } => state.snapshot(&myself, location, reply),
             Message::Probed { location, result } => state.probed(&myself, location, result),
-            Message::Commit { base, intent, reply } => {
+            Message::Commit {
+                base,
+                intent,
+                reply,
+            } => {
                 let location = base.location.clone();
-                state.frame(&location).pending.push_back(Pending { base, intent, reply });
+                state.frame(&location).pending.push_back(Pending {
+                    base,
+                    intent,
+                    reply,
+                });
                 state.begin_commit(&myself, &location);
             }
             Message::Committed { location, result } => state.committed(&myself, location, result),
@@ -148,7 +186,12 @@ impl Actor for LedgerActor {
 
 impl State {
     fn ledger(&self, location: &str) -> Ledger {
-        let Arguments { host, meadow, settings, .. } = &self.with;
+        let Arguments {
+            host,
+            meadow,
+            settings,
+            ..
+        } = &self.with;
         Ledger::new(host.clone(), meadow.clone(), location.to_string(), settings)
     }
 
@@ -186,8 +229,14 @@ impl State {
                 None => ledger.load().await,
             }
         };
-        let work = spawn_report(&control, myself, work, |result| Message::Probed { location: to, result });
-        frame.probe = Some(Probe { replies, _work: work });
+        let work = spawn_report(&control, myself, work, |result| Message::Probed {
+            location: to,
+            result,
+        });
+        frame.probe = Some(Probe {
+            replies,
+            _work: work,
+        });
     }
 
     fn probed(
@@ -197,8 +246,12 @@ impl State {
         result: std::result::Result<Result<Arc<Snapshot>>, String>,
     ) {
         let frame = self.frame(&location);
-        let Some(probe) = frame.probe.take() else { return };
-        let result = result.unwrap_or_else(|panic| Err(Error::Bug(panic))).map_err(Arc::new);
+        let Some(probe) = frame.probe.take() else {
+            return;
+        };
+        let result = result
+            .unwrap_or_else(|panic| Err(Error::Bug(panic)))
+            .map_err(Arc::new);
         match &result {
             Ok(snapshot) => frame.keep(snapshot),
             Err(_) => frame.snapshot = None,
@@ -220,7 +273,9 @@ impl State {
         if frame.in_flight.is_some() {
             return;
         }
-        let Some(first) = frame.pending.front() else { return };
+        let Some(first) = frame.pending.front() else {
+            return;
+        };
         let newest = match &frame.snapshot {
             Some(snapshot) if snapshot.version > first.base.version => snapshot.clone(),
             _ => first.base.clone(),
@@ -230,12 +285,20 @@ impl State {
             Some(alone) if !joins(alone, &newest) => alone.base.clone(),
             _ => newest,
         };
-        let (intents, replies) = group.into_iter().map(|pending| (pending.intent, pending.reply)).unzip();
+        let (intents, replies) = group
+            .into_iter()
+            .map(|pending| (pending.intent, pending.reply))
+            .unzip();
         let to = location.to_string();
         let work = async move { ledger.commit(base, intents).await };
-        let work =
-            spawn_report(&control, myself, work, |result| Message::Committed { location: to, result });
-        frame.in_flight = Some(InFlight { replies, _work: work });
+        let work = spawn_report(&control, myself, work, |result| Message::Committed {
+            location: to,
+            result,
+        });
+        frame.in_flight = Some(InFlight {
+            replies,
+            _work: work,
+        });
     }
 
     fn committed(
@@ -245,7 +308,9 @@ impl State {
         result: std::result::Result<GroupResult, String>,
     ) {
         let frame = self.frame(&location);
-        let Some(in_flight) = frame.in_flight.take() else { return };
+        let Some(in_flight) = frame.in_flight.take() else {
+            return;
+        };
         let mut due = None;
         match result {
             Ok((results, newest)) => {
@@ -281,11 +346,19 @@ impl State {
         let ledger = self.ledger(location);
         let control = self.with.host.runtimes.control.clone();
         let frame = self.frame(location);
-        let Some(snapshot) = frame.snapshot.clone().filter(|_| frame.checkpoint.is_none()) else { return };
+        let Some(snapshot) = frame
+            .snapshot
+            .clone()
+            .filter(|_| frame.checkpoint.is_none())
+        else {
+            return;
+        };
         let to = location.to_string();
         let work = async move { ledger.checkpoint(&snapshot).await };
-        let work =
-            spawn_report(&control, myself, work, |result| Message::Checkpointed { location: to, result });
+        let work = spawn_report(&control, myself, work, |result| Message::Checkpointed {
+            location: to,
+            result,
+        });
         frame.checkpoint = Some(work);
     }
 
@@ -305,7 +378,9 @@ impl State {
     fn evict(&mut self) {
         while self.frames.len() > SNAPSHOTS_MAX {
             let idle = self.frames.iter().filter(|(_, frame)| !frame.is_busy());
-            let oldest = idle.min_by_key(|(_, frame)| frame.last_used).map(|(location, _)| location.clone());
+            let oldest = idle
+                .min_by_key(|(_, frame)| frame.last_used)
+                .map(|(location, _)| location.clone());
             let Some(oldest) = oldest else { return };
             self.frames.remove(&oldest);
         }
@@ -321,15 +396,27 @@ impl State {
 
     fn view(&self) -> View {
         View {
-            snapshots: self.frames.values().filter(|frame| frame.snapshot.is_some()).count(),
-            commits_in_flight: self.frames.values().filter(|frame| frame.in_flight.is_some()).count(),
+            snapshots: self
+                .frames
+                .values()
+                .filter(|frame| frame.snapshot.is_some())
+                .count(),
+            commits_in_flight: self
+                .frames
+                .values()
+                .filter(|frame| frame.in_flight.is_some())
+                .count(),
         }
     }
 }
 
 impl Frame {
     fn keep(&mut self, snapshot: &Arc<Snapshot>) {
-        if self.snapshot.as_ref().is_none_or(|known| known.version <= snapshot.version) {
+        if self
+            .snapshot
+            .as_ref()
+            .is_none_or(|known| known.version <= snapshot.version)
+        {
             self.snapshot = Some(snapshot.clone());
         }
     }
@@ -347,7 +434,9 @@ fn joins(pending: &Pending, newest: &Snapshot) -> bool {
 /// The next group: the first alone, or the first and all later ones that go with it. Two of one
 /// application never share a version.
 fn take_group(pending: &mut VecDeque<Pending>, newest: &Snapshot) -> Vec<Pending> {
-    let Some(first) = pending.pop_front() else { return Vec::new() };
+    let Some(first) = pending.pop_front() else {
+        return Vec::new();
+    };
     if !joins(&first, newest) {
         return vec![first];
     }
@@ -360,14 +449,21 @@ fn take_group(pending: &mut VecDeque<Pending>, newest: &Snapshot) -> Vec<Pending
         let fits = group.len() < GROUP_MAX
             && joins(&next, newest)
             && app_id.is_none_or(|app_id| applications.insert(app_id));
-        if fits { group.push(next) } else { left.push_back(next) }
+        if fits {
+            group.push(next)
+        } else {
+            left.push_back(next)
+        }
     }
     *pending = left;
     group
 }
 
 fn outcome_unknown(location: &str, reason: &str) -> Error {
-    Error::OutcomeUnknown { what: format!("a commit to {location}"), reason: reason.to_string() }
+    Error::OutcomeUnknown {
+        what: format!("a commit to {location}"),
+        reason: reason.to_string(),
+    }
 }
 
 /// The callers' handle.
@@ -387,24 +483,37 @@ impl LedgerHandle {
     /// landed; every other error did not.
     pub(crate) async fn commit(&self, base: Arc<Snapshot>, intent: Intent) -> Result<Committed> {
         let location = base.location.clone();
-        let sent = self.address.call(self.deadline, |reply| Message::Commit { base, intent, reply }).await;
+        let sent = self
+            .address
+            .call(self.deadline, |reply| Message::Commit {
+                base,
+                intent,
+                reply,
+            })
+            .await;
         match sent {
             Ok(result) => result,
             Err(error @ CallError::Stopped) => Err(error.into_error(self.address.name())),
             Err(CallError::Lost) => Err(outcome_unknown(&location, "the ledger actor ended")),
-            Err(CallError::Deadline(after)) => {
-                Err(outcome_unknown(&location, &format!("no answer in {} ms", after.as_millis())))
-            }
+            Err(CallError::Deadline(after)) => Err(outcome_unknown(
+                &location,
+                &format!("no answer in {} ms", after.as_millis()),
+            )),
         }
     }
 
     /// Waits until no commit and no checkpoint is in flight.
     pub(crate) async fn flush(&self) -> Result<(), CallError> {
-        self.address.call(self.deadline, |reply| Message::Flush { reply }).await
+        self.address
+            .call(self.deadline, |reply| Message::Flush { reply })
+            .await
     }
 
     pub(crate) async fn observe(&self) -> Result<View> {
-        let observed = self.address.call(self.deadline, |reply| Message::Observe { reply }).await;
+        let observed = self
+            .address
+            .call(self.deadline, |reply| Message::Observe { reply })
+            .await;
         observed.map_err(|error| error.into_error(self.address.name()))
     }
 }
@@ -412,7 +521,10 @@ impl LedgerHandle {
 #[async_trait]
 impl Snapshots for LedgerHandle {
     async fn snapshot(&self, frame: &FrameEntry) -> Result<Arc<Snapshot>> {
-        let ask = |reply| Message::Snapshot { location: frame.location.clone(), reply };
+        let ask = |reply| Message::Snapshot {
+            location: frame.location.clone(),
+            reply,
+        };
         let answer = match self.address.call(self.deadline, ask).await {
             // Reading again is harmless: the next instance is asked.
             Err(CallError::Lost) => self.address.call(self.deadline, ask).await,

@@ -80,7 +80,11 @@ pub(crate) struct Address<M> {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self { name: self.name, current: self.current.clone(), permits: self.permits.clone() }
+        Self {
+            name: self.name,
+            current: self.current.clone(),
+            permits: self.permits.clone(),
+        }
     }
 }
 
@@ -91,9 +95,19 @@ impl<M> std::fmt::Debug for Address<M> {
 }
 
 /// An address with room for `permits` requests at once.
-pub(crate) fn address<M: Message>(name: &'static str, permits: usize) -> (Publisher<M>, Address<M>) {
+pub(crate) fn address<M: Message>(
+    name: &'static str,
+    permits: usize,
+) -> (Publisher<M>, Address<M>) {
     let (sender, current) = watch::channel(None);
-    (Publisher { sender }, Address { name, current, permits: Arc::new(Semaphore::new(permits)) })
+    (
+        Publisher { sender },
+        Address {
+            name,
+            current,
+            permits: Arc::new(Semaphore::new(permits)),
+        },
+    )
 }
 
 impl<M: Message> Address<M> {
@@ -108,7 +122,11 @@ impl<M: Message> Address<M> {
         message: impl FnOnce(Reply<T>) -> M,
     ) -> Result<T, CallError> {
         let exchange = async {
-            let _permit = self.permits.acquire().await.map_err(|_| CallError::Stopped)?;
+            let _permit = self
+                .permits
+                .acquire()
+                .await
+                .map_err(|_| CallError::Stopped)?;
             let (reply, answer) = oneshot::channel();
             self.deliver(message(reply)).await?;
             answer.await.map_err(|_| CallError::Lost)
@@ -169,7 +187,10 @@ where
 {
     let myself = myself.clone();
     AbortOnDropHandle::new(runtime.spawn(async move {
-        let result = AssertUnwindSafe(work).catch_unwind().await.map_err(panic_text);
+        let result = AssertUnwindSafe(work)
+            .catch_unwind()
+            .await
+            .map_err(panic_text);
         let _ = myself.send_message(message(result));
     }))
 }

@@ -161,10 +161,17 @@ impl Node {
         joined(control.spawn(start).await)?
     }
 
-    async fn start_proved(host: Host, meadow: Meadow, settings: Settings, role: Role) -> Result<Self> {
+    async fn start_proved(
+        host: Host,
+        meadow: Meadow,
+        settings: Settings,
+        role: Role,
+    ) -> Result<Self> {
         let node_id = NodeId::from_random(host.entropy.bytes());
         let bees = settings.bees.unwrap_or_else(|| host.machine.cores()).max(1);
-        let memory_bytes = settings.memory_bytes.unwrap_or_else(|| host.machine.memory_bytes());
+        let memory_bytes = settings
+            .memory_bytes
+            .unwrap_or_else(|| host.machine.memory_bytes());
         let division = mason::plan_division(memory_bytes, bees);
         let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
         let settings = Arc::new(settings);
@@ -178,7 +185,7 @@ impl Node {
             catalog: Arc::new(Catalog::new(host.clone(), meadow)),
             snapshots: Arc::new(ledger.clone()),
             settings: settings.clone(),
-            caches: Arc::default(),
+            caches: chambers.caches().clone(),
         };
         let context = Arc::new(Context {
             environment,
@@ -192,8 +199,18 @@ impl Node {
         let target_cell_bytes = settings.target_cell_bytes.unwrap_or(leaf);
         let next_statement = AtomicU64::new(0);
         tracing::info!(node = %node_id, bees, memory_bytes, ?role, "the node is ready");
-        let inner = Inner { node_id, host, context, tree, started_at, target_cell_bytes, next_statement };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            node_id,
+            host,
+            context,
+            tree,
+            started_at,
+            target_cell_bytes,
+            next_statement,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     pub fn node_id(&self) -> NodeId {
@@ -210,29 +227,78 @@ impl Node {
     }
 
     /// Runs one statement. Queries return as soon as they are admitted and planned; rows follow.
-    pub async fn execute(&self, statement: Statement, session: &Session, options: QueryOptions) -> Result<Answer> {
-        let deadline = options.deadline.unwrap_or_else(|| self.environment().settings.query_deadline());
+    pub async fn execute(
+        &self,
+        statement: Statement,
+        session: &Session,
+        options: QueryOptions,
+    ) -> Result<Answer> {
+        let deadline = options
+            .deadline
+            .unwrap_or_else(|| self.environment().settings.query_deadline());
         let (session, label) = (session.clone(), self.label());
         match statement {
             Statement::Query(statement) => {
                 let progress = Arc::new(Progress::default());
                 let of_job = progress.clone();
-                let job = ReadJob { session: session.clone(), statement, label, deadline, progress: of_job };
+                let job = ReadJob {
+                    session: session.clone(),
+                    statement,
+                    label,
+                    deadline,
+                    progress: of_job,
+                };
                 self.execute_query(job, session, progress).await
             }
-            Statement::Insert { frame, columns, source, overwrite } => {
+            Statement::Insert {
+                frame,
+                columns,
+                source,
+                overwrite,
+            } => {
                 let frame = session.resolve(&frame)?;
-                let options = WriteOptions { overwrite, ..Default::default() };
-                let write = WriteJob { frame, options, label, deadline };
-                let source = QuerySource { session: session.clone(), statement: source, columns };
+                let options = WriteOptions {
+                    overwrite,
+                    ..Default::default()
+                };
+                let write = WriteJob {
+                    frame,
+                    options,
+                    label,
+                    deadline,
+                };
+                let source = QuerySource {
+                    session: session.clone(),
+                    statement: source,
+                    columns,
+                };
                 let report = self.execute_write(write, Source::Query(source)).await?;
                 Ok(Answer::without_rows(session, Some(report)))
             }
-            Statement::CreateFrameAs { frame, query, partition_by, if_not_exists } => {
+            Statement::CreateFrameAs {
+                frame,
+                query,
+                partition_by,
+                if_not_exists,
+            } => {
                 let frame = session.resolve(&frame)?;
-                let write = WriteJob { frame, options: WriteOptions::default(), label, deadline };
-                let source = QuerySource { session: session.clone(), statement: query, columns: Vec::new() };
-                let job = CreateJob { source, partition_by, if_not_exists, write };
+                let write = WriteJob {
+                    frame,
+                    options: WriteOptions::default(),
+                    label,
+                    deadline,
+                };
+                let source = QuerySource {
+                    session: session.clone(),
+                    statement: query,
+                    columns: Vec::new(),
+                };
+                let job = CreateJob {
+                    source,
+                    partition_by,
+                    if_not_exists,
+                    write,
+                };
                 let context = self.inner.context.clone();
                 let report = self
                     .supervised("CREATE TABLE AS", |committing| async move {
@@ -245,13 +311,27 @@ impl Node {
         }
     }
 
-    async fn execute_query(&self, job: ReadJob, session: Session, progress: Arc<Progress>) -> Result<Answer> {
+    async fn execute_query(
+        &self,
+        job: ReadJob,
+        session: Session,
+        progress: Arc<Progress>,
+    ) -> Result<Answer> {
         let context = self.inner.context.clone();
         let label = job.label.clone();
-        let client = self.launch(label, |reply| read::drive(context, job, reply)).await?;
+        let client = self
+            .launch(label, |reply| read::drive(context, job, reply))
+            .await?;
         let (schema, reader): (SchemaRef, Reader) = client.answer.await.map_err(|_| lost())??;
         let batches = reader.into_stream(self.inner.host.runtimes.query.clone(), client.guard);
-        Ok(Answer { schema, batches, has_rows: true, session, write: None, progress })
+        Ok(Answer {
+            schema,
+            batches,
+            has_rows: true,
+            session,
+            write: None,
+            progress,
+        })
     }
 
     async fn execute_write(&self, job: WriteJob, source: Source) -> Result<WriteReport> {
@@ -264,36 +344,74 @@ impl Node {
     }
 
     /// Statements about names: run beside the bees, because they only read and write small objects.
-    async fn execute_catalog(&self, statement: Statement, session: Session, deadline: Duration) -> Result<Answer> {
+    async fn execute_catalog(
+        &self,
+        statement: Statement,
+        session: Session,
+        deadline: Duration,
+    ) -> Result<Answer> {
         let environment = self.environment().clone();
         let (session, rows) = self
             .supervised("the statement", |committing| async move {
                 // Any of them may write the registry at any step.
                 committing.store(true, Ordering::SeqCst);
                 let run = sql::run_catalog_statement(&environment, &session, &statement);
-                tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| {
-                    let reason = format!("the deadline of {} ms passed", deadline.as_millis());
-                    Err(Error::OutcomeUnknown { what: "the statement".into(), reason })
-                })
+                tokio::time::timeout(deadline, run)
+                    .await
+                    .unwrap_or_else(|_| {
+                        let reason = format!("the deadline of {} ms passed", deadline.as_millis());
+                        Err(Error::OutcomeUnknown {
+                            what: "the statement".into(),
+                            reason,
+                        })
+                    })
             })
             .await?;
-        let Some(batch) = rows else { return Ok(Answer::without_rows(session, None)) };
+        let Some(batch) = rows else {
+            return Ok(Answer::without_rows(session, None));
+        };
         let schema = batch.schema();
         let batches = futures::stream::once(async move { Ok(batch) }).boxed();
         let progress = Arc::default();
-        Ok(Answer { schema, batches, has_rows: true, session, write: None, progress })
+        Ok(Answer {
+            schema,
+            batches,
+            has_rows: true,
+            session,
+            write: None,
+            progress,
+        })
     }
 
     /// Writes a stream into a frame: append or overwrite, one commit.
-    pub async fn write(&self, frame: &FrameName, input: SendableRecordBatchStream, options: WriteOptions) -> Result<WriteReport> {
-        let deadline = options.deadline.unwrap_or_else(|| self.environment().settings.query_deadline());
-        let job = WriteJob { frame: frame.clone(), options, label: self.label(), deadline };
+    pub async fn write(
+        &self,
+        frame: &FrameName,
+        input: SendableRecordBatchStream,
+        options: WriteOptions,
+    ) -> Result<WriteReport> {
+        let deadline = options
+            .deadline
+            .unwrap_or_else(|| self.environment().settings.query_deadline());
+        let job = WriteJob {
+            frame: frame.clone(),
+            options,
+            label: self.label(),
+            deadline,
+        };
         self.execute_write(job, Source::Stream(input)).await
     }
 
     pub async fn status(&self) -> Result<NodeStatus> {
         let inner = self.inner.clone();
-        joined(self.inner.host.runtimes.control.spawn(async move { inner.status().await }).await)?
+        joined(
+            self.inner
+                .host
+                .runtimes
+                .control
+                .spawn(async move { inner.status().await })
+                .await,
+        )?
     }
 
     /// Refuses new work, finishes what runs, stops every actor. A second call does nothing.
@@ -309,7 +427,11 @@ impl Node {
     }
 
     /// Starts a driver under the Planner.
-    async fn launch<T, F>(&self, label: String, drive: impl FnOnce(Reply<T>) -> F) -> Result<Client<T>>
+    async fn launch<T, F>(
+        &self,
+        label: String,
+        drive: impl FnOnce(Reply<T>) -> F,
+    ) -> Result<Client<T>>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -319,9 +441,20 @@ impl Node {
         let cancel = CancellationToken::new();
         let guard = cancel.clone().drop_guard();
         let (reply, answer) = oneshot::channel();
-        let job = Job { label, driver: Box::pin(drive(reply)), cancel };
+        let job = Job {
+            label,
+            driver: Box::pin(drive(reply)),
+            cancel,
+        };
         let planner = self.inner.context.planner.clone();
-        joined(self.inner.host.runtimes.control.spawn(async move { planner.run(job).await }).await)??;
+        joined(
+            self.inner
+                .host
+                .runtimes
+                .control
+                .spawn(async move { planner.run(job).await })
+                .await,
+        )??;
         Ok(Client { answer, guard })
     }
 
@@ -342,7 +475,10 @@ impl Node {
             if !committing.load(Ordering::SeqCst) {
                 return Err(lost());
             }
-            Err(Error::OutcomeUnknown { what: what.to_string(), reason: "its driver ended".into() })
+            Err(Error::OutcomeUnknown {
+                what: what.to_string(),
+                reason: "its driver ended".into(),
+            })
         })
     }
 }
@@ -362,7 +498,11 @@ impl Node {
     /// Kills what drives the running statements, and nothing else.
     pub(crate) fn kill_statements(&self) {
         if let Some(planner) = self.inner.tree.planner.instance() {
-            planner.get_cell().get_children().iter().for_each(ractor::ActorCell::kill);
+            planner
+                .get_cell()
+                .get_children()
+                .iter()
+                .for_each(ractor::ActorCell::kill);
         }
     }
 }
@@ -404,7 +544,12 @@ impl Inner {
             node_id: self.node_id.to_string(),
             name: name.unwrap_or_else(|| self.host.machine.host_name()),
             storage: environment.meadow.label().to_string(),
-            uptime_ms: self.host.clock.monotonic().saturating_sub(self.started_at).as_millis() as u64,
+            uptime_ms: self
+                .host
+                .clock
+                .monotonic()
+                .saturating_sub(self.started_at)
+                .as_millis() as u64,
             bees: bees.bees,
             queued_tasks: bees.queued_tasks,
             running_queries: planner.running_queries,
@@ -413,7 +558,7 @@ impl Inner {
             memory_bytes: division.memory_bytes,
             memory_per_bee_bytes: division.budget_per_bee_bytes,
             target_cell_bytes: self.target_cell_bytes,
-            cache_bytes: self.context.chambers.cache_bytes(),
+            cache_bytes: environment.caches.used_bytes() as u64,
             resident_bytes: bees.resident_bytes,
             results_bytes: self.context.results.held_bytes(),
             cached_snapshots: ledger.snapshots,

@@ -18,10 +18,17 @@ const CONTROL_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) enum Message {
     /// Dropped without a reply while the Planner drains.
-    Run { job: Job, reply: Reply<()> },
+    Run {
+        job: Job,
+        reply: Reply<()>,
+    },
     Abandoned,
-    Drain { reply: Reply<()> },
-    Observe { reply: Reply<View> },
+    Drain {
+        reply: Reply<()>,
+    },
+    Observe {
+        reply: Reply<View>,
+    },
 }
 
 /// What `Observe` answers.
@@ -34,6 +41,8 @@ pub(crate) struct View {
 
 #[derive(Clone)]
 pub(crate) struct Arguments {
+    /// Names the node in spans.
+    pub(crate) node: String,
     pub(crate) host: Host,
     pub(crate) census: Census,
 }
@@ -53,9 +62,19 @@ impl Actor for Planner {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, _: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let alive = with.census.enter();
-        Ok(State { with, running: BTreeSet::new(), abandoned_tasks: 0, draining: None, _alive: alive })
+        Ok(State {
+            with,
+            running: BTreeSet::new(),
+            abandoned_tasks: 0,
+            draining: None,
+            _alive: alive,
+        })
     }
 
     async fn handle(
@@ -66,9 +85,15 @@ impl Actor for Planner {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Run { job, reply } if state.draining.is_none() => {
-                let Arguments { host, census } = state.with.clone();
-                let arguments = query::Arguments { job, host, census };
-                let (child, _) = Query::spawn_linked(None, Query, arguments, myself.get_cell()).await?;
+                let Arguments { node, host, census } = state.with.clone();
+                let arguments = query::Arguments {
+                    node,
+                    job,
+                    host,
+                    census,
+                };
+                let (child, _) =
+                    Query::spawn_linked(None, Query, arguments, myself.get_cell()).await?;
                 state.running.insert(child.get_id());
                 let _ = reply.send(());
             }
@@ -76,8 +101,12 @@ impl Actor for Planner {
             Message::Abandoned => state.abandoned_tasks += 1,
             Message::Drain { reply } => state.draining.get_or_insert_default().push(reply),
             Message::Observe { reply } => {
-                let (running_queries, abandoned_tasks) = (state.running.len(), state.abandoned_tasks);
-                let _ = reply.send(View { running_queries, abandoned_tasks });
+                let (running_queries, abandoned_tasks) =
+                    (state.running.len(), state.abandoned_tasks);
+                let _ = reply.send(View {
+                    running_queries,
+                    abandoned_tasks,
+                });
             }
         }
         state.answer_drain();
@@ -90,7 +119,9 @@ impl Actor for Planner {
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorTerminated(cell, ..) | SupervisionEvent::ActorFailed(cell, _) = &event {
+        if let SupervisionEvent::ActorTerminated(cell, ..)
+        | SupervisionEvent::ActorFailed(cell, _) = &event
+        {
             state.running.remove(&cell.get_id());
             state.answer_drain();
         }
@@ -101,7 +132,11 @@ impl Actor for Planner {
 impl State {
     fn answer_drain(&mut self) {
         if self.running.is_empty() {
-            for reply in self.draining.iter_mut().flat_map(|replies| replies.drain(..)) {
+            for reply in self
+                .draining
+                .iter_mut()
+                .flat_map(|replies| replies.drain(..))
+            {
                 let _ = reply.send(());
             }
         }
@@ -121,7 +156,10 @@ impl PlannerHandle {
 
     /// Starts a statement's driver as a child.
     pub(crate) async fn run(&self, job: Job) -> Result<()> {
-        let started = self.address.call(CONTROL_DEADLINE, |reply| Message::Run { job, reply }).await;
+        let started = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Run { job, reply })
+            .await;
         started.map_err(|error| error.into_error(self.address.name()))
     }
 
@@ -131,11 +169,17 @@ impl PlannerHandle {
 
     /// Takes nothing new and waits up to `deadline` for what runs; false when some still run.
     pub(crate) async fn drain(&self, deadline: Duration) -> bool {
-        self.address.call(deadline, |reply| Message::Drain { reply }).await.is_ok()
+        self.address
+            .call(deadline, |reply| Message::Drain { reply })
+            .await
+            .is_ok()
     }
 
     pub(crate) async fn observe(&self) -> Result<View> {
-        let observed = self.address.call(CONTROL_DEADLINE, |reply| Message::Observe { reply }).await;
+        let observed = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Observe { reply })
+            .await;
         observed.map_err(|error| error.into_error(self.address.name()))
     }
 }

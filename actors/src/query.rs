@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 pub(crate) struct Arguments {
+    pub(crate) node: String,
     pub(crate) job: Job,
     pub(crate) host: Host,
     pub(crate) census: Census,
@@ -47,9 +48,23 @@ impl Actor for Query {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { job: Job { label, driver, cancel }, host, census } = with;
-        let span = tracing::info_span!("query", query = label);
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            node,
+            job:
+                Job {
+                    label,
+                    driver,
+                    cancel,
+                },
+            host,
+            census,
+        } = with;
+        let span = tracing::info_span!("query", node, actor = "query", query = label);
         let work = async move {
             tokio::select! {
                 biased;
@@ -57,10 +72,17 @@ impl Actor for Query {
                 () = driver => {}
             }
         };
-        let work = spawn_report(&host.runtimes.control, &myself, work.instrument(span), |result| {
-            Message::Ended { result }
-        });
-        Ok(State { label, _work: work, _alive: census.enter() })
+        let work = spawn_report(
+            &host.runtimes.control,
+            &myself,
+            work.instrument(span),
+            |result| Message::Ended { result },
+        );
+        Ok(State {
+            label,
+            _work: work,
+            _alive: census.enter(),
+        })
     }
 
     async fn handle(
@@ -70,7 +92,11 @@ impl Actor for Query {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let Err(panic) = result {
-            tracing::error!(query = state.label, panic, "the driver of a statement panicked");
+            tracing::error!(
+                query = state.label,
+                panic,
+                "the driver of a statement panicked"
+            );
         }
         myself.stop(None);
         Ok(())

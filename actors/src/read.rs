@@ -48,7 +48,11 @@ enum Outlet {
 }
 
 /// Drives one statement to its end.
-pub(crate) async fn drive(context: Arc<Context>, job: ReadJob, reply: Reply<Result<(SchemaRef, Reader)>>) {
+pub(crate) async fn drive(
+    context: Arc<Context>,
+    job: ReadJob,
+    reply: Reply<Result<(SchemaRef, Reader)>>,
+) {
     let mut outlet = Outlet::Caller(reply);
     let ended = tokio::time::timeout(job.deadline, attempts(&context, &job, &mut outlet)).await;
     let result = ended.unwrap_or(Err(Error::Deadline(job.deadline)));
@@ -65,13 +69,23 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
     context.bees.admit(NewWork::Query).await?;
     let mut ladder = Ladder::new();
     loop {
-        let planned = context.plan(&job.session, &job.statement, ladder.strategy).await?;
-        let Some(writer) = announce(context, outlet, &planned.schema)? else { return Ok(()) };
-        job.progress.bytes_total.store(planned.scan_bytes, Ordering::Relaxed);
+        let planned = context
+            .plan(&job.session, &job.statement, ladder.strategy)
+            .await?;
+        let Some(writer) = announce(context, outlet, &planned.schema)? else {
+            return Ok(());
+        };
+        job.progress
+            .bytes_total
+            .store(planned.scan_bytes, Ordering::Relaxed);
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
         let work = move |chamber| run_plan(planned, chamber, into, progress);
-        let failure = match context.bees.run(job.label.clone(), wanted, least, work).await {
+        let failure = match context
+            .bees
+            .run(job.label.clone(), wanted, least, work)
+            .await
+        {
             TaskEnd::Done((), facts) => {
                 tracing::debug!(
                     bee = facts.bee,
@@ -121,7 +135,12 @@ fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Resul
 }
 
 /// Runs a plan in a chamber to its end, whatever the client does.
-async fn run_plan(planned: PlannedQuery, chamber: Chamber, writer: Writer, progress: Arc<Progress>) -> Result<()> {
+async fn run_plan(
+    planned: PlannedQuery,
+    chamber: Chamber,
+    writer: Writer,
+    progress: Arc<Progress>,
+) -> Result<()> {
     progress.rows_done.store(0, Ordering::Relaxed);
     let scratch = chamber.runtime.disk_manager.clone();
     let context = in_chamber(&planned.context, &chamber);
@@ -146,7 +165,9 @@ async fn run_plan(planned: PlannedQuery, chamber: Chamber, writer: Writer, progr
             }
         }
     }
-    progress.bytes_done.store(planned.scan_bytes, Ordering::Relaxed);
+    progress
+        .bytes_done
+        .store(planned.scan_bytes, Ordering::Relaxed);
     if planned.plan.is::<AnalyzeExec>() {
         writer.push(analyzed(&planned, &chamber)?, &scratch)?;
     }
@@ -157,7 +178,13 @@ async fn run_plan(planned: PlannedQuery, chamber: Chamber, writer: Writer, progr
 fn analyzed(planned: &PlannedQuery, chamber: &Chamber) -> Result<RecordBatch> {
     let totals = scan_totals(&planned.plan)?;
     let (names, values): (Vec<String>, Vec<String>) =
-        explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes).into_iter().unzip();
-    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values))];
-    RecordBatch::try_new(planned.schema.clone(), columns).map_err(|error| DataFusionError::from(error).into())
+        explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes)
+            .into_iter()
+            .unzip();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(names)),
+        Arc::new(StringArray::from(values)),
+    ];
+    RecordBatch::try_new(planned.schema.clone(), columns)
+        .map_err(|error| DataFusionError::from(error).into())
 }

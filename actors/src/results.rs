@@ -38,7 +38,10 @@ pub(crate) struct ResultsBudget {
 
 impl ResultsBudget {
     pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { held_bytes: AtomicU64::new(0), bytes_max })
+        Arc::new(Self {
+            held_bytes: AtomicU64::new(0),
+            bytes_max,
+        })
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {
@@ -50,7 +53,10 @@ impl ResultsBudget {
             self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return None;
         }
-        Some(HeldBytes { budget: self.clone(), bytes })
+        Some(HeldBytes {
+            budget: self.clone(),
+            bytes,
+        })
     }
 }
 
@@ -61,13 +67,18 @@ struct HeldBytes {
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.budget.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget
+            .held_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 enum Segment {
     Batch(RecordBatch, HeldBytes),
-    Spilled(Arc<dyn SpillFile>, Option<StreamWriter<Box<dyn SpillWriter>>>),
+    Spilled(
+        Arc<dyn SpillFile>,
+        Option<StreamWriter<Box<dyn SpillWriter>>>,
+    ),
 }
 
 #[derive(Default)]
@@ -104,11 +115,27 @@ pub(crate) struct Reader {
 }
 
 /// A result of `schema` that holds at most `bytes_max` in memory, within the node's `budget`.
-pub(crate) fn run_ahead(schema: SchemaRef, bytes_max: u64, budget: Arc<ResultsBudget>) -> (Writer, Reader) {
+pub(crate) fn run_ahead(
+    schema: SchemaRef,
+    bytes_max: u64,
+    budget: Arc<ResultsBudget>,
+) -> (Writer, Reader) {
     let state = Mutex::new(State::default());
-    let shared = Arc::new(Shared { schema, budget, bytes_max, state, changed: Notify::new() });
+    let shared = Arc::new(Shared {
+        schema,
+        budget,
+        bytes_max,
+        state,
+        changed: Notify::new(),
+    });
     let last = Arc::new(LastWriter(shared.clone()));
-    (Writer { shared: shared.clone(), _last: last }, Reader { shared })
+    (
+        Writer {
+            shared: shared.clone(),
+            _last: last,
+        },
+        Reader { shared },
+    )
 }
 
 impl Writer {
@@ -130,7 +157,9 @@ impl Writer {
             let mut writer =
                 StreamWriter::try_new(file.open_writer()?, &shared.schema).map_err(spill_error)?;
             writer.write(&batch).map_err(spill_error)?;
-            state.segments.push_back(Segment::Spilled(file, Some(writer)));
+            state
+                .segments
+                .push_back(Segment::Spilled(file, Some(writer)));
             state.visible = true;
         }
         if state.visible {
@@ -249,32 +278,35 @@ impl Reader {
         guard: G,
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let start = (self, runtime, guard, None::<ReadBack>, false);
-        futures::stream::unfold(start, |(reader, runtime, guard, mut file, ended)| async move {
-            if ended {
-                return None;
-            }
-            loop {
-                if let Some((batches, _)) = &mut file {
-                    if let Some(batch) = batches.recv().await {
-                        let failed = batch.is_err();
-                        return Some((batch, (reader, runtime, guard, file, failed)));
-                    }
-                    file = None;
+        futures::stream::unfold(
+            start,
+            |(reader, runtime, guard, mut file, ended)| async move {
+                if ended {
+                    return None;
                 }
-                match reader.shared.take() {
-                    Some(Taken::Batch(batch)) => {
-                        return Some((Ok(batch), (reader, runtime, guard, file, false)));
+                loop {
+                    if let Some((batches, _)) = &mut file {
+                        if let Some(batch) = batches.recv().await {
+                            let failed = batch.is_err();
+                            return Some((batch, (reader, runtime, guard, file, failed)));
+                        }
+                        file = None;
                     }
-                    Some(Taken::File(spilled)) => file = Some(read_back(spilled, &runtime)),
-                    Some(Taken::Failed(error)) => {
-                        return Some((Err(error), (reader, runtime, guard, file, true)));
+                    match reader.shared.take() {
+                        Some(Taken::Batch(batch)) => {
+                            return Some((Ok(batch), (reader, runtime, guard, file, false)));
+                        }
+                        Some(Taken::File(spilled)) => file = Some(read_back(spilled, &runtime)),
+                        Some(Taken::Failed(error)) => {
+                            return Some((Err(error), (reader, runtime, guard, file, true)));
+                        }
+                        Some(Taken::End) => return None,
+                        // A notification that fell between is kept: there is one reader.
+                        None => reader.shared.changed.notified().await,
                     }
-                    Some(Taken::End) => return None,
-                    // A notification that fell between is kept: there is one reader.
-                    None => reader.shared.changed.notified().await,
                 }
-            }
-        })
+            },
+        )
         .boxed()
     }
 }
@@ -289,7 +321,10 @@ fn read_back(file: Arc<dyn SpillFile>, runtime: &Handle) -> ReadBack {
     (receiver, AbortOnDropHandle::new(task))
 }
 
-async fn decode(file: Arc<dyn SpillFile>, sender: &mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
+async fn decode(
+    file: Arc<dyn SpillFile>,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) -> Result<()> {
     let mut bytes = file.read_stream()?;
     let mut decoder = StreamDecoder::new();
     while let Some(chunk) = bytes.next().await {

@@ -37,7 +37,9 @@ const REQUESTS_MAX: usize = 4096;
 
 pub(crate) enum Message {
     /// From now on nobody is restarted. Answers with the children in stop order.
-    BeginStop { reply: Reply<Vec<(&'static str, ActorCell)>> },
+    BeginStop {
+        reply: Reply<Vec<(&'static str, ActorCell)>>,
+    },
 }
 
 pub(crate) struct Arguments {
@@ -59,10 +61,22 @@ impl Actor for Root {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, with: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { host, children, census } = with;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            host,
+            children,
+            census,
+        } = with;
         let children = Children::start(children, &myself.get_cell()).await?;
-        Ok(State { host, children, _alive: census.enter() })
+        Ok(State {
+            host,
+            children,
+            _alive: census.enter(),
+        })
     }
 
     async fn handle(
@@ -82,7 +96,10 @@ impl Actor for Root {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let now = state.host.clock.monotonic();
-        state.children.on_event(event, &myself.get_cell(), now).await?;
+        state
+            .children
+            .on_event(event, &myself.get_cell(), now)
+            .await?;
         Ok(())
     }
 }
@@ -110,14 +127,22 @@ impl Tree {
         chambers: &Arc<Chambers>,
         role: Role,
     ) -> Result<Self> {
-        let census = Census::default();
+        let (census, node) = (Census::default(), node_id.short());
         let (ledger_child, ledger) = ledger_child(host, meadow, settings, &census);
-        let (bees_child, bees) = bees_child(host, chambers, &census);
-        let planner_arguments = planner::Arguments { host: host.clone(), census: census.clone() };
-        let (planner_child, planner) =
-            Child::<Planner>::new("planner", REQUESTS_MAX, move || (Planner, planner_arguments.clone()));
-        let mut children: Vec<Box<dyn Supervised>> =
-            vec![Box::new(ledger_child), Box::new(bees_child), Box::new(planner_child)];
+        let (bees_child, bees) = bees_child(node.clone(), host, chambers, &census);
+        let planner_arguments = planner::Arguments {
+            node,
+            host: host.clone(),
+            census: census.clone(),
+        };
+        let (planner_child, planner) = Child::<Planner>::new("planner", REQUESTS_MAX, move || {
+            (Planner, planner_arguments.clone())
+        });
+        let mut children: Vec<Box<dyn Supervised>> = vec![
+            Box::new(ledger_child),
+            Box::new(bees_child),
+            Box::new(planner_child),
+        ];
         let mut heartbeat = None;
         if role == Role::Resident {
             let bees = BeesHandle::new(bees.clone());
@@ -125,13 +150,17 @@ impl Tree {
                 node_id,
                 host: host.clone(),
                 meadow: meadow.clone(),
-                name: settings.name.clone().unwrap_or_else(|| host.machine.host_name()),
+                name: settings
+                    .name
+                    .clone()
+                    .unwrap_or_else(|| host.machine.host_name()),
                 chambers: chambers.clone(),
                 bees: bees.clone(),
                 census: census.clone(),
             };
-            let (child, address) =
-                Child::<Heartbeat>::new("heartbeat", REQUESTS_MAX, move || (Heartbeat, arguments.clone()));
+            let (child, address) = Child::<Heartbeat>::new("heartbeat", REQUESTS_MAX, move || {
+                (Heartbeat, arguments.clone())
+            });
             children.push(Box::new(child));
             heartbeat = Some(address);
             let arguments = keeper::Arguments {
@@ -141,14 +170,29 @@ impl Tree {
                 bees,
                 census: census.clone(),
             };
-            let (child, _) = Child::<Keeper>::new("keeper", REQUESTS_MAX, move || (Keeper, arguments.clone()));
+            let (child, _) =
+                Child::<Keeper>::new("keeper", REQUESTS_MAX, move || (Keeper, arguments.clone()));
             children.push(Box::new(child));
         }
-        let arguments = Arguments { host: host.clone(), children, census: census.clone() };
-        let (root, _) =
-            Root::spawn(None, Root, arguments).await.map_err(|error| start_error("the node", error))?;
+        let arguments = Arguments {
+            host: host.clone(),
+            children,
+            census: census.clone(),
+        };
+        let (root, _) = Root::spawn(None, Root, arguments)
+            .await
+            .map_err(|error| start_error("the node", error))?;
         let (stopping, stopped) = (AtomicBool::new(false), Mutex::new(false));
-        Ok(Self { root, ledger, bees, planner, heartbeat, census, stopping, stopped })
+        Ok(Self {
+            root,
+            ledger,
+            bees,
+            planner,
+            heartbeat,
+            census,
+            stopping,
+            stopped,
+        })
     }
 
     /// Whether new work is refused.
@@ -170,9 +214,16 @@ impl Tree {
             tracing::warn!("a commit or checkpoint was in flight when the node stopped");
         }
         if let Some(heartbeat) = &self.heartbeat {
-            let said = heartbeat.call(STOP_DEADLINE, |reply| heartbeat::Message::Farewell { reply }).await;
+            let said = heartbeat
+                .call(STOP_DEADLINE, |reply| heartbeat::Message::Farewell {
+                    reply,
+                })
+                .await;
             if !matches!(said, Ok(Ok(()))) {
-                tracing::warn!(?said, "the heartbeat was not removed; others will find this node dead");
+                tracing::warn!(
+                    ?said,
+                    "the heartbeat was not removed; others will find this node dead"
+                );
             }
         }
         self.stop_all().await?;
@@ -215,11 +266,19 @@ fn ledger_child(
         settings: settings.clone(),
         census: census.clone(),
     };
-    Child::new("ledger", REQUESTS_MAX, move || (LedgerActor, arguments.clone()))
+    Child::new("ledger", REQUESTS_MAX, move || {
+        (LedgerActor, arguments.clone())
+    })
 }
 
-fn bees_child(host: &Host, chambers: &Arc<Chambers>, census: &Census) -> (Child<Bees>, Address<bees::Message>) {
+fn bees_child(
+    node: String,
+    host: &Host,
+    chambers: &Arc<Chambers>,
+    census: &Census,
+) -> (Child<Bees>, Address<bees::Message>) {
     let arguments = bees::Arguments {
+        node,
         host: host.clone(),
         chambers: chambers.clone(),
         thresholds: Thresholds::jittered(host.entropy.bytes()),

@@ -28,7 +28,11 @@ impl RestartBudget {
     /// Whether a child that ended `now` (monotonic) may be restarted.
     pub(crate) fn try_restart(&mut self, now: Duration) -> bool {
         self.ends.push_back(now);
-        while self.ends.front().is_some_and(|end| now.saturating_sub(*end) > RESTART_WINDOW) {
+        while self
+            .ends
+            .front()
+            .is_some_and(|end| now.saturating_sub(*end) > RESTART_WINDOW)
+        {
             self.ends.pop_front();
         }
         self.ends.len() <= RESTARTS_MAX
@@ -63,7 +67,12 @@ impl<A: Actor> Child<A> {
         factory: impl Fn() -> (A, A::Arguments) + Send + 'static,
     ) -> (Self, Address<A::Msg>) {
         let (publisher, address) = address(name, permits);
-        let child = Self { name, publisher, factory: Box::new(factory), cell: None };
+        let child = Self {
+            name,
+            publisher,
+            factory: Box::new(factory),
+            cell: None,
+        };
         (child, address)
     }
 }
@@ -99,7 +108,10 @@ pub(crate) fn start_error(name: &str, error: SpawnErr) -> Error {
     match error {
         SpawnErr::StartupFailed(source) => match source.downcast::<Error>() {
             Ok(error) => *error,
-            Err(source) => Error::Other { what: format!("the start of {name}"), source },
+            Err(source) => Error::Other {
+                what: format!("the start of {name}"),
+                source,
+            },
         },
         other => Error::Bug(format!("the start of {name}: {other}")),
     }
@@ -113,13 +125,19 @@ pub(crate) struct Children {
 
 impl Children {
     /// Starts all, in order. On an error those that started end with their supervisor's start.
-    pub(crate) async fn start(children: Vec<Box<dyn Supervised>>, supervisor: &ActorCell) -> Result<Self> {
+    pub(crate) async fn start(
+        children: Vec<Box<dyn Supervised>>,
+        supervisor: &ActorCell,
+    ) -> Result<Self> {
         let mut started = Vec::with_capacity(children.len());
         for mut child in children {
             child.start(supervisor.clone()).await?;
             started.push((child, RestartBudget::default()));
         }
-        Ok(Self { children: started, stopping: false })
+        Ok(Self {
+            children: started,
+            stopping: false,
+        })
     }
 
     /// From now on nobody is restarted; the cells in stop order: the last started first.
@@ -142,16 +160,19 @@ impl Children {
     ) -> Result<Option<usize>> {
         let (ended, reason) = match &event {
             SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), error.to_string()),
-            SupervisionEvent::ActorTerminated(cell, _, reason) => {
-                (cell.get_id(), reason.clone().unwrap_or_else(|| "it stopped".into()))
-            }
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (
+                cell.get_id(),
+                reason.clone().unwrap_or_else(|| "it stopped".into()),
+            ),
             _ => return Ok(None),
         };
         let position = self
             .children
             .iter()
             .position(|(child, _)| child.cell().is_some_and(|cell| cell.get_id() == ended));
-        let Some(index) = position else { return Ok(None) };
+        let Some(index) = position else {
+            return Ok(None);
+        };
         let (child, budget) = &mut self.children[index];
         child.withdraw();
         if self.stopping {

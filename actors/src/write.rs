@@ -30,8 +30,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 const COMMITTED_BEFORE: &str = "this transaction was committed before; nothing was written";
+
+/// A stream of fewer bytes is written by one bee.
+const FIRST_ROWS_BYTES: usize = 1 << 20;
 
 /// Where the rows come from.
 pub(crate) enum Source {
@@ -82,9 +86,17 @@ struct Uploaded {
 }
 
 /// Writes into a frame.
-pub(crate) async fn write(context: &Context, job: WriteJob, source: Source, committing: Committing) -> Result<WriteReport> {
+pub(crate) async fn write(
+    context: &Context,
+    job: WriteJob,
+    source: Source,
+    committing: Committing,
+) -> Result<WriteReport> {
     let started_at = context.environment.host.clock.monotonic();
-    let backpressure = job.options.backpressure.unwrap_or(context.environment.settings.backpressure);
+    let backpressure = job
+        .options
+        .backpressure
+        .unwrap_or(context.environment.settings.backpressure);
     let prepared = async {
         let temperature = context.bees.admit(NewWork::Write(backpressure)).await?;
         let target = resolve(context, &job.frame).await?;
@@ -112,20 +124,31 @@ pub(crate) async fn write(context: &Context, job: WriteJob, source: Source, comm
             commit(context, &job.options, uploaded, base, &mut report).await?;
         }
     }
-    let elapsed = context.environment.host.clock.monotonic().saturating_sub(started_at);
+    let elapsed = context
+        .environment
+        .host
+        .clock
+        .monotonic()
+        .saturating_sub(started_at);
     report.duration_ms = elapsed.as_millis() as u64;
     Ok(report)
 }
 
 /// Makes a frame with a query's columns and fills it; drops it again when filling fails. `None` when
 /// it was there and that is no error.
-pub(crate) async fn create_as(context: &Context, job: CreateJob, committing: Committing) -> Result<Option<WriteReport>> {
+pub(crate) async fn create_as(
+    context: &Context,
+    job: CreateJob,
+    committing: Committing,
+) -> Result<Option<WriteReport>> {
     let catalog = &context.environment.catalog;
     if job.if_not_exists && catalog.view().await?.frame(&job.write.frame).is_ok() {
         return Ok(None);
     }
     let strategy = Ladder::new().strategy;
-    let planned = context.plan(&job.source.session, &job.source.statement, strategy).await?;
+    let planned = context
+        .plan(&job.source.session, &job.source.statement, strategy)
+        .await?;
     let schema = FrameSchema::new(planned.schema, job.partition_by)?;
     let frame = job.write.frame.clone();
     catalog.create_frame(&frame, &schema, false).await?;
@@ -140,13 +163,20 @@ pub(crate) async fn create_as(context: &Context, job: CreateJob, committing: Com
 }
 
 async fn resolve(context: &Context, name: &FrameName) -> Result<Target> {
-    let entry = context.environment.catalog.view().await?.frame(name)?.clone();
+    let entry = context
+        .environment
+        .catalog
+        .view()
+        .await?
+        .frame(name)?
+        .clone();
     let snapshot = context.ledger.snapshot(&entry).await?;
     Ok(Target { entry, snapshot })
 }
 
 fn already_committed(options: &WriteOptions, snapshot: &Snapshot) -> bool {
-    let committed = |(app_id, version): &(String, i64)| snapshot.txn_version(app_id) >= Some(*version);
+    let committed =
+        |(app_id, version): &(String, i64)| snapshot.txn_version(app_id) >= Some(*version);
     options.txn.as_ref().is_some_and(committed)
 }
 
@@ -157,7 +187,9 @@ fn write_spec(context: &Context, target: &Target) -> WriteSpec {
         location: target.entry.location.clone(),
         schema: target.snapshot.schema.clone(),
         codec: settings.codec,
-        target_cell_bytes: settings.target_cell_bytes.unwrap_or_else(|| leafcutter::target_cell_bytes(budget)),
+        target_cell_bytes: settings
+            .target_cell_bytes
+            .unwrap_or_else(|| leafcutter::target_cell_bytes(budget)),
         row_group_rows_max: settings.row_group_rows_max,
         max_partitions: settings.max_partitions,
     }
@@ -169,11 +201,19 @@ struct Base {
     reads: Reads,
 }
 
-async fn upload(context: &Context, job: &WriteJob, target: &Target, source: Source) -> Result<(Uploaded, Base)> {
+async fn upload(
+    context: &Context,
+    job: &WriteJob,
+    target: &Target,
+    source: Source,
+) -> Result<(Uploaded, Base)> {
     match source {
         Source::Stream(input) => {
             let cells = upload_stream(context, job, target, input).await?;
-            let base = Base { snapshot: target.snapshot.clone(), reads: Reads::Nothing };
+            let base = Base {
+                snapshot: target.snapshot.clone(),
+                reads: Reads::Nothing,
+            };
             Ok((uploaded(context, target, cells), base))
         }
         Source::Query(source) => upload_query(context, job, target, source).await,
@@ -190,29 +230,38 @@ fn uploaded(context: &Context, target: &Target, cells: WrittenCells) -> Uploaded
     }
 }
 
-/// One attempt, in a crew of what is free. The crew is asked for when the first rows are there, so
-/// that a caller who has not begun holds no bee.
+/// One attempt, in a crew that is asked for when it is known whether the rows are few, so that a
+/// caller who is slow to begin holds no bee.
 async fn upload_stream(
     context: &Context,
     job: &WriteJob,
     target: &Target,
-    mut input: SendableRecordBatchStream,
+    input: SendableRecordBatchStream,
 ) -> Result<WrittenCells> {
-    let schema = input.schema();
-    let pulled = context.environment.host.runtimes.query.spawn(async move { (input.next().await, input) });
-    let pulled = tokio_util::task::AbortOnDropHandle::new(pulled).await;
-    let (first, rest) =
-        pulled.map_err(|error| Error::Bug(format!("the stream of rows to write failed: {error}")))?;
-    let Some(first) = first.transpose()? else { return Ok(WrittenCells::default()) };
-    let first = futures::stream::once(async move { Ok(first) });
-    let input: SendableRecordBatchStream =
-        Box::pin(RecordBatchStreamAdapter::new(schema, first.chain(rest)));
-    let (host, meadow) = (context.environment.host.clone(), context.environment.meadow.clone());
+    let pulled = context
+        .environment
+        .host
+        .runtimes
+        .query
+        .spawn(pull_first(input));
+    let pulled = AbortOnDropHandle::new(pulled).await;
+    let (input, ended) = pulled
+        .map_err(|error| Error::Bug(format!("the stream of rows to write failed: {error}")))??;
+    let bees = if ended {
+        1
+    } else {
+        context.chambers.division().bees
+    };
+    let (host, meadow) = (
+        context.environment.host.clone(),
+        context.environment.meadow.clone(),
+    );
     let spec = write_spec(context, target);
-    let bees = context.chambers.division().bees;
     let work = move |chamber: Chamber| async move {
         let config = SessionConfig::new().with_target_partitions(chamber.bees);
-        let inside = TaskContext::default().with_session_config(config).with_runtime(chamber.runtime.clone());
+        let inside = TaskContext::default()
+            .with_session_config(config)
+            .with_runtime(chamber.runtime.clone());
         write_cells(&host, &meadow, &spec, input, Arc::new(inside)).await
     };
     let failure = match context.bees.run(job.label.clone(), bees, 1, work).await {
@@ -227,6 +276,31 @@ async fn upload_stream(
     }
 }
 
+/// Pulls the first rows of a stream; gives the whole stream again, and whether that was all of it.
+async fn pull_first(
+    mut input: SendableRecordBatchStream,
+) -> Result<(SendableRecordBatchStream, bool)> {
+    let schema = input.schema();
+    let (mut first, mut bytes, mut ended) = (Vec::new(), 0, false);
+    while !ended && bytes < FIRST_ROWS_BYTES {
+        match input.next().await.transpose()? {
+            Some(batch) => {
+                bytes += batch.get_array_memory_size();
+                first.push(Ok(batch));
+            }
+            None => ended = true,
+        }
+    }
+    let first = futures::stream::iter(first);
+    // A stream that has ended may not be polled again.
+    let rows = if ended {
+        first.boxed()
+    } else {
+        first.chain(input).boxed()
+    };
+    Ok((Box::pin(RecordBatchStreamAdapter::new(schema, rows)), ended))
+}
+
 async fn upload_query(
     context: &Context,
     job: &WriteJob,
@@ -236,22 +310,37 @@ async fn upload_query(
     let mut ladder = Ladder::new();
     loop {
         let schema = target.snapshot.schema.clone();
-        let planned = context.plan_insert(&source, schema, ladder.strategy).await?;
+        let planned = context
+            .plan_insert(&source, schema, ladder.strategy)
+            .await?;
         let own = planned.frames.iter().find(|(name, _)| *name == job.frame);
         // A statement that reads its own target commits against what it read there.
         let base = match own {
-            Some((_, read)) => Base { snapshot: read.clone(), reads: Reads::Everything },
-            None => Base { snapshot: target.snapshot.clone(), reads: Reads::Nothing },
+            Some((_, read)) => Base {
+                snapshot: read.clone(),
+                reads: Reads::Everything,
+            },
+            None => Base {
+                snapshot: target.snapshot.clone(),
+                reads: Reads::Nothing,
+            },
         };
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
-        let (host, meadow) = (context.environment.host.clone(), context.environment.meadow.clone());
+        let (host, meadow) = (
+            context.environment.host.clone(),
+            context.environment.meadow.clone(),
+        );
         let spec = write_spec(context, target);
         let work = move |chamber: Chamber| async move {
             let inside = in_chamber(&planned.context, &chamber);
             let rows = execute_stream(planned.plan.clone(), inside.clone())?;
             write_cells(&host, &meadow, &spec, rows, inside).await
         };
-        let failure = match context.bees.run(job.label.clone(), wanted, least, work).await {
+        let failure = match context
+            .bees
+            .run(job.label.clone(), wanted, least, work)
+            .await
+        {
             TaskEnd::Done(cells, _) => return Ok((uploaded(context, target, cells), base)),
             TaskEnd::Failed(error, facts) => Some((error, facts)),
             TaskEnd::Lost => None,
@@ -282,7 +371,11 @@ async fn commit(
     };
     match context.ledger.commit(base.snapshot, intent).await {
         // The guard's drop deletes the cells: an earlier commit holds these rows.
-        Ok(Committed { version, already: true, .. }) => {
+        Ok(Committed {
+            version,
+            already: true,
+            ..
+        }) => {
             report.version = version;
             report.warnings.push(COMMITTED_BEFORE.into());
             Ok(())

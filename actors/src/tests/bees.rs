@@ -46,7 +46,10 @@ async fn a_panic_in_a_task_is_the_tasks_failure_and_the_bee_works_on() {
     };
     assert_eq!(error.kind(), ErrorKind::Bug);
     assert!(error.to_string().contains("a codec went wrong"));
-    assert!(matches!(bees.run(label("u"), 1, 1, |_| async { Ok(()) }).await, TaskEnd::Done((), _)));
+    assert!(matches!(
+        bees.run(label("u"), 1, 1, |_| async { Ok(()) }).await,
+        TaskEnd::Done((), _)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,11 +72,19 @@ async fn dropping_a_task_frees_its_bees_and_its_memory_at_once() {
     });
     began.notified().await;
     let view = bees.observe().await.expect("a view");
-    assert!(view.bees.iter().all(|bee| bee.memory_used_bytes > 0 && bee.state == "busy(t)"));
+    assert!(
+        view.bees
+            .iter()
+            .all(|bee| bee.memory_used_bytes > 0 && bee.state == "busy(t)")
+    );
     task.abort();
     settle().await;
     let view = bees.observe().await.expect("a view");
-    assert!(view.bees.iter().all(|bee| bee.memory_used_bytes == 0 && bee.state == "idle"));
+    assert!(
+        view.bees
+            .iter()
+            .all(|bee| bee.memory_used_bytes == 0 && bee.state == "idle")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +108,11 @@ async fn tasks_get_bees_in_the_order_they_came_and_nobody_overtakes_a_large_one(
         });
         settle().await;
     }
-    assert_eq!(*order.lock().await, ["first"], "the free bee is kept for the whole crew");
+    assert_eq!(
+        *order.lock().await,
+        ["first"],
+        "the free bee is kept for the whole crew"
+    );
     assert_eq!(bees.observe().await.expect("a view").queued_tasks, 2);
     release.notify_one();
     while running.join_next().await.is_some() {}
@@ -111,7 +126,10 @@ async fn a_killed_bee_loses_its_task_and_is_replaced() {
     let supervisor = tree.bees.instance().expect("running");
     let held = bees.clone();
     let task = tokio::spawn(async move {
-        held.run(label("t"), 1, 1, |_| async { pending::<Result<()>>().await }).await
+        held.run(label("t"), 1, 1, |_| async {
+            pending::<Result<()>>().await
+        })
+        .await
     });
     settle().await;
     assert_eq!(busy(&bees).await, 1);
@@ -119,7 +137,10 @@ async fn a_killed_bee_loses_its_task_and_is_replaced() {
         bee.kill();
     }
     assert!(matches!(task.await.expect("no panic"), TaskEnd::Lost));
-    assert!(matches!(bees.run(label("u"), 1, 1, |_| async { Ok(7) }).await, TaskEnd::Done(7, _)));
+    assert!(matches!(
+        bees.run(label("u"), 1, 1, |_| async { Ok(7) }).await,
+        TaskEnd::Done(7, _)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +148,11 @@ async fn killed_bees_come_back_with_their_supervisor() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
     let bees = BeesHandle::new(tree.bees.clone());
     tree.bees.instance().expect("running").kill();
-    assert!(matches!(bees.run(label("u"), 2, 2, |_| async { Ok(7) }).await, TaskEnd::Done(7, _)));
+    settle().await;
+    assert!(matches!(
+        bees.run(label("u"), 2, 2, |_| async { Ok(7) }).await,
+        TaskEnd::Done(7, _)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +178,10 @@ async fn an_idle_node_admits_everything_and_is_cold() {
     let temperature = bees.admit(NewWork::Query).await.expect("admitted");
     assert!(temperature < 0.3);
     assert!(bees.admit(NewWork::Write(Default::default())).await.is_ok());
-    assert_eq!(bees.observe().await.expect("a view").regulation.to_string(), "cold");
+    assert_eq!(
+        bees.observe().await.expect("a view").regulation.to_string(),
+        "cold"
+    );
 }
 
 /// Fills the pool, the bees and the queue, so that the node is as hot as it gets.
@@ -195,10 +223,19 @@ async fn a_write_on_a_hot_node_waits_until_it_cools() {
     // 0.4 busy + 0.4 memory + 0.1 queue: hot, not critical.
     let hot = heat(&bees, 4).await;
     assert!(bees.admit(NewWork::Query).await.is_ok(), "queries queue");
-    assert!(bees.admit(NewWork::Write(Backpressure::Error)).await.is_err());
-    assert!(bees.admit(NewWork::Write(Backpressure::Ignore)).await.is_ok());
+    assert!(
+        bees.admit(NewWork::Write(Backpressure::Error))
+            .await
+            .is_err()
+    );
+    assert!(
+        bees.admit(NewWork::Write(Backpressure::Ignore))
+            .await
+            .is_ok()
+    );
     let held = bees.clone();
-    let waiting = tokio::spawn(async move { held.admit(NewWork::Write(Backpressure::Block)).await });
+    let waiting =
+        tokio::spawn(async move { held.admit(NewWork::Write(Backpressure::Block)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!waiting.is_finished());
     drop(hot);
@@ -223,7 +260,9 @@ async fn the_ladder_gives_a_task_the_whole_crew_after_memory_ran_out() {
         match bees.run(label("join"), least, least, work).await {
             TaskEnd::Done(bees, _) => break bees,
             TaskEnd::Failed(error, facts) => {
-                ladder.failed(&planner, Some((error, facts)), false).expect("another attempt");
+                ladder
+                    .failed(&planner, Some((error, facts)), false)
+                    .expect("another attempt");
             }
             TaskEnd::Lost => panic!("no bee was killed"),
         }

@@ -26,7 +26,11 @@ use object_store::memory::InMemory;
 use std::sync::Arc;
 
 pub(crate) fn settings(bees: usize) -> Settings {
-    Settings { bees: Some(bees), memory_bytes: Some(512 << 20), ..Settings::default() }
+    Settings {
+        bees: Some(bees),
+        memory_bytes: Some(512 << 20),
+        ..Settings::default()
+    }
 }
 
 pub(crate) fn memory_meadow(host: &Host, settings: &Settings) -> Meadow {
@@ -54,7 +58,9 @@ pub(crate) async fn sql(node: &Node, text: &str) -> Result<Answer> {
     let mut session = Session::new()?;
     let mut last = None;
     for statement in parse(text)? {
-        let answer = node.execute(statement, &session, QueryOptions::default()).await?;
+        let answer = node
+            .execute(statement, &session, QueryOptions::default())
+            .await?;
         session = answer.session.clone();
         last = Some(answer);
     }
@@ -70,7 +76,11 @@ pub(crate) async fn number(node: &Node, text: &str) -> Result<i64> {
     let batches = rows(node, text).await?;
     let column = batches[0].column(0).clone();
     let column = arrow::compute::cast(&column, &DataType::Int64).expect("an integer");
-    Ok(column.as_any().downcast_ref::<Int64Array>().expect("int64").value(0))
+    Ok(column
+        .as_any()
+        .downcast_ref::<Int64Array>()
+        .expect("int64")
+        .value(0))
 }
 
 pub(crate) fn numbers_schema() -> SchemaRef {
@@ -89,7 +99,7 @@ pub(crate) fn stream(batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
 
 /// Lets everything that is ready run.
 pub(crate) async fn settle() {
-    for _ in 0..200 {
+    for _ in 0..60 {
         tokio::task::yield_now().await;
     }
 }

@@ -12,13 +12,24 @@ use tokio::runtime::Handle;
 
 fn chamber() -> crate::chamber::Chamber {
     let division = plan_division(256 << 20, 1);
-    let chambers = Chambers::new(&testing::host(), &Settings::default(), division).expect("chambers");
+    let chambers =
+        Chambers::new(&testing::host(), &Settings::default(), division).expect("chambers");
     chambers.open(1).expect("a chamber")
 }
 
 fn values(batches: &[RecordBatch]) -> Vec<i64> {
-    let column = |batch: &RecordBatch| batch.column(0).as_any().downcast_ref::<Int64Array>().cloned();
-    batches.iter().filter_map(column).flat_map(|column| column.values().to_vec()).collect()
+    let column = |batch: &RecordBatch| {
+        batch
+            .column(0)
+            .as_any()
+            .downcast_ref::<Int64Array>()
+            .cloned()
+    };
+    batches
+        .iter()
+        .filter_map(column)
+        .flat_map(|column| column.values().to_vec())
+        .collect()
 }
 
 #[tokio::test]
@@ -28,12 +39,18 @@ async fn rows_come_out_in_order_however_the_reader_and_the_writer_take_turns() {
         let budget = ResultsBudget::new(64 << 10);
         let chamber = chamber();
         let scratch = &chamber.runtime.disk_manager;
-        let (writer, reader) = run_ahead(numbers_schema(), 1 + entropy.below(32 << 10), budget.clone());
+        let (writer, reader) = run_ahead(
+            numbers_schema(),
+            1 + entropy.below(32 << 10),
+            budget.clone(),
+        );
         let mut rows = reader.into_stream(Handle::current(), ());
         let (mut written, mut read) = (0, Vec::new());
         for _ in 0..entropy.below(60) {
             let size = 1 + entropy.below(800) as i64;
-            writer.push(numbers(written..written + size), scratch).expect("room");
+            writer
+                .push(numbers(written..written + size), scratch)
+                .expect("room");
             written += size;
             while entropy.below(3) == 0 {
                 settle().await;
@@ -63,7 +80,11 @@ async fn rows_are_not_shown_before_the_buffer_is_full_or_the_plan_has_ended() {
     writer.push(numbers(5..8), scratch).expect("room");
     writer.finish(Ok(()));
     let read: Vec<RecordBatch> = rows.try_collect().await.expect("rows");
-    assert_eq!(values(&read), [5, 6, 7], "the first attempt's rows are gone");
+    assert_eq!(
+        values(&read),
+        [5, 6, 7],
+        "the first attempt's rows are gone"
+    );
 }
 
 #[tokio::test]
@@ -73,7 +94,10 @@ async fn an_attempt_cannot_be_restarted_once_rows_were_delivered() {
     let (writer, reader) = run_ahead(numbers_schema(), 1, ResultsBudget::new(1 << 20));
     let mut rows = reader.into_stream(Handle::current(), ());
     writer.push(numbers(0..10), scratch).expect("room");
-    assert_eq!(rows.next().await.expect("rows").expect("rows").num_rows(), 10);
+    assert_eq!(
+        rows.next().await.expect("rows").expect("rows").num_rows(),
+        10
+    );
     assert!(!writer.restart());
     writer.finish(Err(Error::ResourcesExhausted("too much".into())));
     let error = rows.next().await.expect("an end").expect_err("an error");
@@ -85,9 +109,14 @@ async fn an_attempt_cannot_be_restarted_once_rows_were_delivered() {
 async fn a_writer_that_vanishes_leaves_an_error_and_never_a_short_answer() {
     let chamber = chamber();
     let (writer, reader) = run_ahead(numbers_schema(), 64 << 10, ResultsBudget::new(1 << 20));
-    writer.push(numbers(0..10), &chamber.runtime.disk_manager).expect("room");
+    writer
+        .push(numbers(0..10), &chamber.runtime.disk_manager)
+        .expect("room");
     drop(writer);
-    let ended: Result<Vec<RecordBatch>, Error> = reader.into_stream(Handle::current(), ()).try_collect().await;
+    let ended: Result<Vec<RecordBatch>, Error> = reader
+        .into_stream(Handle::current(), ())
+        .try_collect()
+        .await;
     assert_eq!(ended.expect_err("no answer").kind(), ErrorKind::Retry);
 }
 
@@ -103,16 +132,28 @@ async fn a_reader_that_goes_frees_memory_and_scratch_and_stops_the_writer() {
     assert!(budget.held_bytes() > 0 && chamber.held_scratch_bytes() > 0);
     drop(reader);
     assert_eq!((budget.held_bytes(), chamber.held_scratch_bytes()), (0, 0));
-    let refused = writer.push(numbers(0..5), scratch).expect_err("nobody reads");
+    let refused = writer
+        .push(numbers(0..5), scratch)
+        .expect_err("nobody reads");
     assert_eq!(refused.kind(), ErrorKind::Cancelled);
 }
 
 #[tokio::test]
 async fn scratch_that_is_used_up_fails_the_task_and_says_which_setting() {
-    let settings = Settings { scratch_bytes_max: 10_000, ..Settings::default() };
-    let chambers = Chambers::new(&testing::host(), &settings, plan_division(256 << 20, 1)).expect("chambers");
+    let settings = Settings {
+        scratch_bytes_max: 10_000,
+        ..Settings::default()
+    };
+    let chambers =
+        Chambers::new(&testing::host(), &settings, plan_division(256 << 20, 1)).expect("chambers");
     let chamber = chambers.open(1).expect("a chamber");
     let (writer, _reader) = run_ahead(numbers_schema(), 1, ResultsBudget::new(1));
-    let pushed = (0..100).try_for_each(|_| writer.push(numbers(0..100), &chamber.runtime.disk_manager));
-    assert!(pushed.expect_err("full").to_string().contains("scratch_bytes_max"));
+    let pushed =
+        (0..100).try_for_each(|_| writer.push(numbers(0..100), &chamber.runtime.disk_manager));
+    assert!(
+        pushed
+            .expect_err("full")
+            .to_string()
+            .contains("scratch_bytes_max")
+    );
 }

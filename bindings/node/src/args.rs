@@ -182,7 +182,7 @@ pub struct Status {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  apiary-node inspect apiary.json
+  apiary-node inspect _registry/00000000000000000001.json
   apiary-node inspect default/default/bees/_delta_log/00000000000000000000.json")]
 pub struct Inspect {
     /// The object, relative to the storage's root

@@ -83,7 +83,7 @@ pub async fn demo(
          apiary-node --storage {storage} shell                       type SQL; start with USE HIVE {HIVE};\n  \
          apiary-node --storage {storage} status                      see all frames\n  \
          apiary-node --storage {storage} load mine FILE.csv          your own data\n  \
-         apiary-node --storage {storage} inspect apiary.json         see an object of the storage"
+         apiary-node --storage {storage} inspect _registry/00000000000000000001.json"
     );
     Ok(())
 }

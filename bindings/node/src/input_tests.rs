@@ -58,7 +58,7 @@ fn parquet_and_both_kinds_of_arrow_files_come_back_as_they_were_written() {
     stream.finish().unwrap();
     for name in ["a.parquet", "b.arrow", "c.arrows"] {
         let input = examine(&[directory.path().join(name)]).unwrap();
-        assert_eq!(rows(input).unwrap(), [batch.clone()], "{name}");
+        assert_eq!(rows(input).unwrap(), std::slice::from_ref(&batch), "{name}");
     }
 }
 
@@ -168,7 +168,7 @@ fn damaged_missing_and_unknown_files_are_refused_by_name() {
         directory.path().to_path_buf(),
     ];
     for path in damaged {
-        let failure = examine(&[path.clone()]).unwrap_err();
+        let failure = examine(std::slice::from_ref(&path)).unwrap_err();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         assert!(failure.to_string().contains(&name), "{failure}");
     }

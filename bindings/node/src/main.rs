@@ -132,7 +132,8 @@ fn with_node<T>(
         }
     })?;
     let outcome = task(&apiary);
-    let stopped = runtime.block_on(tokio::time::timeout(STOP, apiary.shutdown()));
+    // Inside an async block, because the timer wants a runtime around it when it is made.
+    let stopped = runtime.block_on(async { tokio::time::timeout(STOP, apiary.shutdown()).await });
     match stopped {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the node did not stop cleanly"),

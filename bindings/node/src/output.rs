@@ -271,7 +271,7 @@ mod tests {
             ("list", Arc::new(lists) as ArrayRef),
         ])
         .unwrap();
-        let text = written(Format::Json, &batch.schema(), &[batch.clone()]);
+        let text = written(Format::Json, &batch.schema(), std::slice::from_ref(&batch));
         assert_eq!(
             text,
             "{\"name\":\"a\",\"list\":[1,null]}\n{\"name\":null,\"list\":[]}\n"

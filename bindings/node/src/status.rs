@@ -93,7 +93,7 @@ fn as_text(node: &NodeStatus, hives: usize, boxes: usize, lines: &[Line]) -> Str
         node.temperature, node.regulation
     ));
     text.push_str(&format!(
-        "holds     {hives} hives, {boxes} boxes, {} frames\n",
+        "hives     {hives}\nboxes     {boxes}\nframes    {}\n",
         lines.len()
     ));
     if lines.is_empty() {

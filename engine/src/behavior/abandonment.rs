@@ -41,8 +41,11 @@ pub struct Strategy {
 }
 
 impl Strategy {
-    pub const FIRST: Self =
-        Self { whole_crew: false, spilling_joins: false, batch_rows: BATCH_ROWS };
+    pub const FIRST: Self = Self {
+        whole_crew: false,
+        spilling_joins: false,
+        batch_rows: BATCH_ROWS,
+    };
 }
 
 /// What one failed attempt leaves.
@@ -84,7 +87,10 @@ pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
     if rows_delivered || history.len() >= ATTEMPTS_MAX {
         return Verdict::Abandon;
     }
-    let times = history.iter().filter(|record| record.class == last.class).count();
+    let times = history
+        .iter()
+        .filter(|record| record.class == last.class)
+        .count();
     match last.class {
         FailureClass::Final => Verdict::Abandon,
         FailureClass::Panic if times > 1 => Verdict::Abandon,
@@ -95,7 +101,11 @@ pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
                 2 => BATCH_ROWS_SMALL,
                 _ => BATCH_ROWS_TINY,
             };
-            Verdict::Again(Strategy { whole_crew: true, spilling_joins: true, batch_rows })
+            Verdict::Again(Strategy {
+                whole_crew: true,
+                spilling_joins: true,
+                batch_rows,
+            })
         }
     }
 }
@@ -121,8 +131,16 @@ pub fn report(history: &[Record]) -> String {
             index + 1,
             record.bee,
             record.budget_bytes >> 20,
-            if record.strategy.spilling_joins { ", spilling joins" } else { "" },
-            if record.strategy.batch_rows < BATCH_ROWS { ", small batches" } else { "" },
+            if record.strategy.spilling_joins {
+                ", spilling joins"
+            } else {
+                ""
+            },
+            if record.strategy.batch_rows < BATCH_ROWS {
+                ", small batches"
+            } else {
+                ""
+            },
             record.duration.as_millis(),
             record.error,
         );
@@ -172,15 +190,25 @@ mod tests {
     fn a_panic_is_tried_once_more_and_corrupt_data_never() {
         assert_eq!(ladder(FailureClass::Panic).len(), 2);
         assert_eq!(ladder(FailureClass::Final).len(), 1);
-        assert_eq!(classify(&Error::corrupt("a/b", "torn")), FailureClass::Final);
+        assert_eq!(
+            classify(&Error::corrupt("a/b", "torn")),
+            FailureClass::Final
+        );
         assert_eq!(classify(&Error::rejected("no")), FailureClass::Final);
-        assert_eq!(classify(&Error::Bug("panicked".into())), FailureClass::Panic);
+        assert_eq!(
+            classify(&Error::Bug("panicked".into())),
+            FailureClass::Panic
+        );
     }
 
     #[test]
     fn every_sequence_of_failures_ends_within_the_limit() {
-        let classes =
-            [FailureClass::Memory, FailureClass::Panic, FailureClass::BeeLost, FailureClass::Final];
+        let classes = [
+            FailureClass::Memory,
+            FailureClass::Panic,
+            FailureClass::BeeLost,
+            FailureClass::Final,
+        ];
         for code in 0..4usize.pow(ATTEMPTS_MAX as u32 + 1) {
             let mut history = Vec::new();
             let mut rest = code;
@@ -202,7 +230,13 @@ mod tests {
     fn the_report_names_every_attempt_and_says_what_to_do() {
         let history = [
             record(FailureClass::Memory, Strategy::FIRST),
-            record(FailureClass::Memory, Strategy { spilling_joins: true, ..Strategy::FIRST }),
+            record(
+                FailureClass::Memory,
+                Strategy {
+                    spilling_joins: true,
+                    ..Strategy::FIRST
+                },
+            ),
         ];
         let text = report(&history);
         assert!(text.contains("after 2 attempts") && text.contains("[2] bee-0 with 64 MiB"));

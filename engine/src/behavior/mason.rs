@@ -47,7 +47,14 @@ pub fn plan_division(memory_bytes: u64, bees: usize) -> Division {
     let results_bytes = (memory_bytes / 32).clamp(CACHE_BYTES_MIN, RESULTS_BYTES_MAX);
     let left = memory_bytes.saturating_sub(overhead_bytes + cache_bytes + results_bytes);
     let budget_per_bee_bytes = (left / bees as u64).max(BUDGET_BYTES_MIN);
-    Division { memory_bytes, overhead_bytes, cache_bytes, results_bytes, budget_per_bee_bytes, bees }
+    Division {
+        memory_bytes,
+        overhead_bytes,
+        cache_bytes,
+        results_bytes,
+        budget_per_bee_bytes,
+        bees,
+    }
 }
 
 /// Below this a scan is not worth a second bee.
@@ -56,7 +63,9 @@ const SCAN_BYTES_PER_BEE: u64 = 4 << 20;
 /// How many bees a query asks for, by the bytes of the cells that it scans. It gets what is free.
 pub fn plan_crew(scan_bytes: u64, bees: usize) -> usize {
     let worth = scan_bytes.div_ceil(SCAN_BYTES_PER_BEE);
-    usize::try_from(worth).unwrap_or(usize::MAX).clamp(1, bees.max(1))
+    usize::try_from(worth)
+        .unwrap_or(usize::MAX)
+        .clamp(1, bees.max(1))
 }
 
 #[cfg(test)]

@@ -37,7 +37,11 @@ pub struct Load {
 }
 
 fn share(part: f64, whole: f64) -> f64 {
-    if whole <= 0.0 { 0.0 } else { (part / whole).clamp(0.0, 1.0) }
+    if whole <= 0.0 {
+        0.0
+    } else {
+        (part / whole).clamp(0.0, 1.0)
+    }
 }
 
 /// The temperature in 0..=1.
@@ -84,7 +88,12 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { cold_below: 0.3, ideal_max: 0.7, warm_max: 0.85, hot_max: 0.95 }
+        Self {
+            cold_below: 0.3,
+            ideal_max: 0.7,
+            warm_max: 0.85,
+            hot_max: 0.95,
+        }
     }
 }
 
@@ -128,7 +137,9 @@ pub enum Admission {
     Admitted,
     /// Asked again when the temperature changes; fails after this long.
     Wait(Duration),
-    Refused { retry_after: Duration },
+    Refused {
+        retry_after: Duration,
+    },
 }
 
 /// Whether new work may begin. Asked once a statement.
@@ -136,7 +147,9 @@ pub fn plan_admission(regulation: Regulation, work: NewWork) -> Admission {
     match (regulation, work) {
         (_, NewWork::Write(Backpressure::Ignore)) => Admission::Admitted,
         (Regulation::Critical, _) | (Regulation::Hot, NewWork::Write(Backpressure::Error)) => {
-            Admission::Refused { retry_after: RETRY_AFTER }
+            Admission::Refused {
+                retry_after: RETRY_AFTER,
+            }
         }
         (Regulation::Hot, NewWork::Write(Backpressure::Block)) => Admission::Wait(WRITE_WAIT_MAX),
         _ => Admission::Admitted,
@@ -173,7 +186,10 @@ mod tests {
         let base = load(2, 50, 1);
         let mut last = temperature(&base);
         for resident_bytes in 0..400 {
-            let now = temperature(&Load { resident_bytes, ..base });
+            let now = temperature(&Load {
+                resident_bytes,
+                ..base
+            });
             assert!(now >= last - 1e-12 && now >= temperature(&base));
             last = now;
         }
@@ -211,15 +227,25 @@ mod tests {
     fn a_hot_node_queues_queries_and_treats_writes_as_the_caller_says() {
         let hot = |work| plan_admission(Regulation::Hot, work);
         assert_eq!(hot(NewWork::Query), Admission::Admitted);
-        assert_eq!(hot(NewWork::Write(Backpressure::Ignore)), Admission::Admitted);
-        assert_eq!(hot(NewWork::Write(Backpressure::Block)), Admission::Wait(WRITE_WAIT_MAX));
-        assert!(matches!(hot(NewWork::Write(Backpressure::Error)), Admission::Refused { .. }));
+        assert_eq!(
+            hot(NewWork::Write(Backpressure::Ignore)),
+            Admission::Admitted
+        );
+        assert_eq!(
+            hot(NewWork::Write(Backpressure::Block)),
+            Admission::Wait(WRITE_WAIT_MAX)
+        );
+        assert!(matches!(
+            hot(NewWork::Write(Backpressure::Error)),
+            Admission::Refused { .. }
+        ));
     }
 
     #[test]
     fn a_critical_node_refuses_with_a_time_to_come_back() {
         for work in [NewWork::Query, NewWork::Write(Backpressure::Block)] {
-            let Admission::Refused { retry_after } = plan_admission(Regulation::Critical, work) else {
+            let Admission::Refused { retry_after } = plan_admission(Regulation::Critical, work)
+            else {
                 panic!("{work:?} was let in");
             };
             assert!(!retry_after.is_zero());

@@ -62,6 +62,20 @@ pub struct Caches {
     footers: Arc<reader::FooterCache>,
 }
 
+impl Caches {
+    /// Caches that hold at most `bytes_max` together.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            footers: Arc::new(reader::FooterCache::new(bytes_max)),
+        }
+    }
+
+    /// Bytes that they hold now.
+    pub fn used_bytes(&self) -> usize {
+        self.footers.used_bytes()
+    }
+}
+
 /// What statements are resolved against.
 #[derive(Clone, Debug)]
 pub struct Environment {

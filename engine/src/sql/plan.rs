@@ -11,6 +11,7 @@ use apiary_protocol::names::FrameName;
 use chrono::DateTime;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, TableReference};
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -29,6 +30,9 @@ const SNAPSHOTS_AT_ONCE: usize = 16;
 /// the small side of a semi join is the one that is built (a third of Q18's time).
 const HASH_JOIN_SINGLE_PARTITION_BYTES: usize = 64 << 20;
 const HASH_JOIN_SINGLE_PARTITION_ROWS: usize = 1 << 20;
+
+/// The part of a bee's memory that one sort sets aside for merging its spilled runs.
+const SORT_RESERVATION_SHARE: usize = 32;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
@@ -133,6 +137,12 @@ fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
     options.execution.parquet.pushdown_filters = false;
     options.execution.planning_concurrency = crew.bees.max(1);
     options.execution.collect_statistics = true;
+    // What a sort sets aside for its merge must leave room for the sort: DataFusion's 10 MiB for
+    // each of them is more than a small bee has.
+    if let MemoryLimit::Finite(bee_bytes) = crew.runtime.memory_pool.memory_limit() {
+        let reserved = &mut options.execution.sort_spill_reservation_bytes;
+        *reserved = (*reserved).min(bee_bytes / SORT_RESERVATION_SHARE);
+    }
     config
 }
 

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of footers that are kept in memory.
+/// Bytes of footers that are kept in memory when nobody says how many.
 const FOOTERS_BYTES_MAX: usize = 64 << 20;
 
 /// How much of a cell's end is read first: the footer and, in most cells, the page index.
@@ -33,9 +33,16 @@ const TAIL_BYTES: u64 = 256 << 10;
 const WHOLE_BYTES_MAX: u64 = 1 << 20;
 
 /// Footers by key, the least recently used one goes first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FooterCache {
     inner: Mutex<FooterCacheInner>,
+    bytes_max: usize,
+}
+
+impl Default for FooterCache {
+    fn default() -> Self {
+        Self::new(FOOTERS_BYTES_MAX)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +62,18 @@ struct Footer {
 }
 
 impl FooterCache {
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            bytes_max,
+        }
+    }
+
+    /// Bytes that it holds now.
+    pub fn used_bytes(&self) -> usize {
+        self.inner.lock().bytes
+    }
+
     fn get(&self, key: &Path, size_bytes: u64) -> Option<Arc<ParquetMetaData>> {
         let mut inner = self.inner.lock();
         inner.uses += 1;
@@ -72,7 +91,7 @@ impl FooterCache {
 
     fn put(&self, key: &Path, size_bytes: u64, metadata: &Arc<ParquetMetaData>) {
         let memory_bytes = metadata.memory_size();
-        if memory_bytes > FOOTERS_BYTES_MAX / 4 {
+        if memory_bytes > self.bytes_max / 4 {
             return;
         }
         let mut inner = self.inner.lock();
@@ -88,7 +107,7 @@ impl FooterCache {
             memory_bytes,
         };
         inner.entries.insert(key.clone(), footer);
-        while inner.bytes > FOOTERS_BYTES_MAX {
+        while inner.bytes > self.bytes_max {
             let Some((_, oldest)) = inner.by_use.pop_first() else {
                 break;
             };

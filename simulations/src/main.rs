@@ -1,0 +1,261 @@
+//! Whole nodes, the real actors and the real engine with DataFusion inside, in one thread on
+//! simulated time, over simulated disks and object stores, from one seed.
+//!
+//! A simulation is a process of its own (`one`), whose standard output is its trace; the other
+//! commands start such processes and report on them. It starts no thread; whatever differs between
+//! two runs of one seed is a defect of the simulator or of the code under it; nothing of a crashed
+//! node runs on.
+
+mod checkers;
+mod child;
+mod clock;
+mod files;
+mod host;
+mod object_store;
+mod parent;
+mod process;
+mod rng;
+mod scenarios;
+mod spill;
+mod trace;
+mod workload;
+mod world;
+
+use clap::{Parser, Subcommand};
+use parent::Job;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Seeds that once failed, with the reason.
+const SEEDS: &str = include_str!("../seeds.txt");
+
+#[derive(Parser)]
+#[command(
+    name = "apiary-simulations",
+    about = "Runs whole nodes on simulated time, from one seed"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one scenario with one seed, or with several
+    Run {
+        scenario: String,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How many seeds, from the first on
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// Prints the whole trace
+        #[arg(long)]
+        trace: bool,
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
+    /// Runs all scenarios with seeds nobody has seen
+    Soak {
+        #[arg(long)]
+        minutes: u64,
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
+    /// Runs a seed in two processes and requires byte-identical traces
+    Meta {
+        scenario: String,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+    },
+    /// Runs the seeds that once failed
+    Seeds {
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
+    /// Names the scenarios
+    List,
+    /// Runs one simulation in this process
+    #[command(hide = true)]
+    One { scenario: String, seed: u64 },
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    // Before anything that hashes or reads the clock.
+    if arguments.get(1).is_some_and(|command| command == "one") {
+        return child::main(&arguments[2..]);
+    }
+    if let Err(error) = process::fix_addresses() {
+        println!("skipped: address randomisation cannot be switched off here: {error}");
+        return ExitCode::from(child::EXIT_FORBIDDEN);
+    }
+    match command(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match command {
+        Command::Run {
+            scenario,
+            seed,
+            seeds: _,
+            trace: true,
+            ..
+        } => print_trace(&scenario, seed),
+        Command::Run {
+            scenario,
+            seed,
+            seeds,
+            processes,
+            ..
+        } => {
+            let scenario = known(&scenario)?;
+            let jobs = (seed..seed.saturating_add(seeds)).map(move |seed| Job { scenario, seed });
+            run_all(jobs, processes)
+        }
+        Command::Soak { minutes, processes } => {
+            let start = Instant::now();
+            let honest: Vec<_> = scenarios::ALL
+                .iter()
+                .filter(|scenario| !scenario.is_sabotaged)
+                .collect();
+            let first = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)?
+                .as_micros() as u64;
+            let seeds =
+                (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
+            let jobs = seeds.map(move |index| {
+                let scenario = honest[index % honest.len()].name;
+                Job {
+                    scenario,
+                    seed: first + index as u64,
+                }
+            });
+            run_all(jobs, processes)
+        }
+        Command::Meta {
+            scenario,
+            seed,
+            seeds,
+        } => {
+            let scenario = known(&scenario)?;
+            for seed in seed..seed.saturating_add(seeds) {
+                if !same_twice(&Job { scenario, seed })? {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Seeds { processes } => run_all(kept_seeds()?.into_iter(), processes),
+        Command::List => {
+            for scenario in scenarios::ALL {
+                let mark = if scenario.is_sabotaged {
+                    " (sabotaged)"
+                } else {
+                    ""
+                };
+                println!("{:<16} {}{mark}", scenario.name, scenario.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::One { .. } => Err("`one` comes first on the command line".into()),
+    }
+}
+
+fn known(name: &str) -> Result<&'static str, String> {
+    let scenario = scenarios::find(name);
+    scenario
+        .map(|scenario| scenario.name)
+        .ok_or(format!("no scenario {name:?}; `list` names them"))
+}
+
+/// `scenario seed reason…`, a line each; `#` begins a comment.
+fn kept_seeds() -> Result<Vec<Job>, String> {
+    let lines = SEEDS
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let wrong = || format!("seeds.txt: {line:?} is not `scenario seed reason`");
+            let mut words = line.split_whitespace();
+            let scenario = known(words.next().ok_or_else(wrong)?)?;
+            let seed = words
+                .next()
+                .and_then(|word| word.parse().ok())
+                .ok_or_else(wrong)?;
+            words.next().ok_or_else(wrong)?;
+            Ok(Job { scenario, seed })
+        })
+        .collect()
+}
+
+fn run_all(
+    jobs: impl Iterator<Item = Job> + Send,
+    processes: usize,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let totals = parent::run_all(jobs, processes)?;
+    totals.print(start.elapsed());
+    Ok(match (totals.failure_count, totals.forbidden_count) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(child::EXIT_FORBIDDEN),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn print_trace(scenario: &str, seed: u64) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let report = parent::run(
+        &Job {
+            scenario: known(scenario)?,
+            seed,
+        },
+        true,
+    )?;
+    std::io::stdout().write_all(&report.trace)?;
+    eprint!("{}", report.stderr);
+    Ok(if report.failure().is_some() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn same_twice(job: &Job) -> Result<bool, Box<dyn std::error::Error>> {
+    let (one, other) = (parent::run(job, true)?, parent::run(job, true)?);
+    let Job { scenario, seed } = job;
+    if one.forbidden {
+        println!("{scenario} seed {seed} skipped: {}", one.stderr.trim_end());
+        return Ok(true);
+    }
+    for report in [&one, &other] {
+        if let Some(failure) = report.failure() {
+            report.print_failure(&failure);
+            return Ok(false);
+        }
+    }
+    match parent::first_difference(&one.trace, &other.trace) {
+        None => {
+            let events = one.result.map_or(0, |result| result.event_count);
+            println!(
+                "{scenario} seed {seed}: {events} events, {} bytes, the same twice",
+                one.trace.len()
+            );
+            Ok(true)
+        }
+        Some((line, a, b)) => {
+            println!("{scenario} seed {seed} differs in line {line}:\n  {a}\n  {b}");
+            println!("replay: cargo run -p apiary-simulations -- meta {scenario} --seed {seed}");
+            Ok(false)
+        }
+    }
+}

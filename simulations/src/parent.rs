@@ -1,0 +1,235 @@
+//! Runs simulations as processes of their own, a process a seed, and reports on them.
+//!
+//! A process each, because counters inside DataFusion, ractor and tokio are global to a process.
+
+use crate::child::{EXIT_FORBIDDEN, RESULT_MARK, SimulationResult};
+use crate::process;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const TAIL_LINES: usize = 40;
+/// Real time after which a simulation is taken to hang.
+const HANG_AFTER: Duration = Duration::from_secs(180);
+
+/// One scenario with one seed.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub scenario: &'static str,
+    pub seed: u64,
+}
+
+impl Job {
+    pub fn replay_command(&self) -> String {
+        format!(
+            "cargo run -p apiary-simulations -- run {} --seed {}",
+            self.scenario, self.seed
+        )
+    }
+}
+
+/// What a simulation's process left.
+#[derive(Debug)]
+pub struct Report {
+    pub job: Job,
+    /// `None` for a process that ended without its last line, or was killed as hanging.
+    pub result: Option<SimulationResult>,
+    pub forbidden: bool,
+    /// The last events, oldest first.
+    pub tail: VecDeque<String>,
+    /// The whole trace when asked for.
+    pub trace: Vec<u8>,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Report {
+    pub fn failure(&self) -> Option<String> {
+        match &self.result {
+            Some(result) => result.failure.clone(),
+            None if self.forbidden => None,
+            None if self.took >= HANG_AFTER => Some("it hung and was killed".into()),
+            None => Some("its process ended without a result".into()),
+        }
+    }
+
+    /// Seed, last events and replay command.
+    pub fn print_failure(&self, failure: &str) {
+        println!(
+            "FAILED {} seed {}: {failure}",
+            self.job.scenario, self.job.seed
+        );
+        println!("last events, in microseconds of simulated time:");
+        self.tail.iter().for_each(|line| println!("  {line}"));
+        if !self.stderr.is_empty() {
+            println!("standard error:\n{}", self.stderr.trim_end());
+        }
+        println!("replay: {}", self.job.replay_command());
+    }
+}
+
+/// Runs one simulation to its end.
+pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
+    let start = Instant::now();
+    let mut child = Command::new(process::OWN_PROGRAM)
+        .arg0(process::OWN_PROGRAM)
+        .args(["one", job.scenario, &job.seed.to_string()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut tail, mut trace, mut last) = (VecDeque::new(), Vec::new(), None);
+    let child = Mutex::new(child);
+    let ended = AtomicBool::new(false);
+    let stderr = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+                if start.elapsed() >= HANG_AFTER
+                    && let Ok(mut child) = child.lock()
+                {
+                    let _ = child.kill(); // it may have ended by itself
+                    return;
+                }
+            }
+        });
+        let errors = scope.spawn(|| {
+            let mut text = String::new();
+            let _ = stderr.map(|mut pipe| pipe.read_to_string(&mut text));
+            text
+        });
+        for line in stdout
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(|pipe| pipe.split(b'\n'))
+        {
+            let Ok(line) = line else { break };
+            if let Some(json) = line.strip_prefix(RESULT_MARK.as_bytes()) {
+                last = serde_json::from_slice(json).ok();
+            }
+            if keep_trace {
+                trace.extend_from_slice(&line);
+                trace.push(b'\n');
+            }
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(String::from_utf8_lossy(&line).into_owned());
+        }
+        ended.store(true, Ordering::Relaxed);
+        errors.join().unwrap_or_default()
+    });
+    let status = child
+        .into_inner()
+        .map_err(|_| io::Error::other("the watcher panicked"))?
+        .wait()?;
+    Ok(Report {
+        job: job.clone(),
+        result: last,
+        forbidden: status.code() == Some(i32::from(EXIT_FORBIDDEN)),
+        tail,
+        trace,
+        stderr,
+        took: start.elapsed(),
+    })
+}
+
+/// Sums over many simulations.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub run_count: u64,
+    pub failure_count: u64,
+    pub forbidden_count: u64,
+    pub simulated_ms: u64,
+    pub event_count: u64,
+    pub coverage: BTreeMap<String, u64>,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.run_count += 1;
+        self.forbidden_count += u64::from(report.forbidden);
+        if let Some(failure) = report.failure() {
+            self.failure_count += 1;
+            report.print_failure(&failure);
+        }
+        if let Some(result) = &report.result {
+            self.simulated_ms += result.simulated_ms;
+            self.event_count += result.event_count;
+            for (what, count) in &result.coverage {
+                *self.coverage.entry(what.clone()).or_default() += count;
+            }
+        }
+    }
+
+    pub fn print(&self, took: Duration) {
+        if self.forbidden_count > 0 {
+            println!(
+                "{} skipped: address randomisation cannot be switched off here",
+                self.forbidden_count
+            );
+        }
+        println!(
+            "{} runs, {} failed, {} events, {:.1} simulated seconds in {:.1} s",
+            self.run_count,
+            self.failure_count,
+            self.event_count,
+            self.simulated_ms as f64 / 1000.0,
+            took.as_secs_f64()
+        );
+        for (what, count) in &self.coverage {
+            println!("  {count:>10} {what}");
+        }
+    }
+}
+
+/// Runs jobs on several processes at a time until there is none left.
+pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::Result<Totals> {
+    let (jobs, totals) = (Mutex::new(jobs), Mutex::new(Totals::default()));
+    std::thread::scope(|scope| {
+        let work = || -> io::Result<()> {
+            loop {
+                let job = jobs.lock().ok().and_then(|mut jobs| jobs.next());
+                let Some(job) = job else { return Ok(()) };
+                let report = run(&job, false)?;
+                if let Ok(mut totals) = totals.lock() {
+                    totals.add(&report);
+                }
+            }
+        };
+        let workers: Vec<_> = (0..processes.max(1)).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => Err(io::Error::other("a worker panicked")),
+            })
+    })?;
+    totals
+        .into_inner()
+        .map_err(|_| io::Error::other("a worker panicked"))
+}
+
+/// The first line in which two traces differ.
+pub fn first_difference(one: &[u8], other: &[u8]) -> Option<(usize, String, String)> {
+    let text = |line: Option<&[u8]>| {
+        line.map_or("(the end)".to_string(), |line| {
+            String::from_utf8_lossy(line).into_owned()
+        })
+    };
+    let (mut ones, mut others) = (one.split(|b| *b == b'\n'), other.split(|b| *b == b'\n'));
+    for number in 1.. {
+        match (ones.next(), others.next()) {
+            (None, None) => return None,
+            (a, b) if a == b => {}
+            (a, b) => return Some((number, text(a), text(b))),
+        }
+    }
+    None
+}

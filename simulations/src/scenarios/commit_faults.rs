@@ -1,0 +1,230 @@
+//! Three nodes on one object store that errs before and after the effect, loses replies, refuses
+//! creates with nothing written and throttles; nodes crash and come back. Then the faults stop, all
+//! writers must finish, and every write must be in the frame exactly once.
+
+use super::node;
+use crate::checkers::{self, keeper_1, ledger_1};
+use crate::clock::SimClock;
+use crate::host::Hardware;
+use crate::object_store::{Faults, SimStore};
+use crate::trace::Trace;
+use crate::workload::client::{self, Writer};
+use crate::workload::model::Model;
+use crate::workload::rows::CREATE_FRAME;
+use crate::world::{Computer, Running, World};
+use apiary_actors::Node;
+use apiary_engine::error::ErrorKind;
+use apiary_engine::host::Host;
+use apiary_engine::settings::Settings;
+use futures::FutureExt;
+use futures::future::{Either, select, try_join_all};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+const NODE_COUNT: u64 = 3;
+const WRITERS_PER_NODE: u64 = 2;
+const WRITES_PER_WRITER: u64 = 8;
+const CRASH_COUNT: u64 = 2;
+
+type Life = JoinHandle<Result<(), String>>;
+
+/// A computer, and the writers that talk to whatever node runs there.
+struct Place {
+    computer: Computer,
+    writers: Vec<Arc<Mutex<Writer>>>,
+    running: Option<Running>,
+    life: Option<Life>,
+}
+
+pub fn run(world: &mut World) -> Result<(), String> {
+    let model = Model::default();
+    prepare(world)?;
+    world.store.set_faults(Faults::MANY);
+    let mut places: Vec<Place> = (0..NODE_COUNT)
+        .map(|index| place(world, &model, index))
+        .collect();
+    for place in &mut places {
+        place.start(world, &model)?;
+    }
+    for _ in 0..CRASH_COUNT {
+        let pause = Duration::from_millis(world.rng.between(100, 4_000));
+        step(world, &mut places, pause)?;
+        let victim = world.rng.below(NODE_COUNT) as usize;
+        if let Some(running) = places[victim].running.take() {
+            world.crash(running);
+        }
+        places[victim].start(world, &model)?;
+    }
+    step(world, &mut places, Duration::from_secs(20))?;
+    world.store.set_faults(Faults::NONE);
+    if !step(world, &mut places, Duration::from_secs(600))? {
+        return Err(
+            "QUERY-3: writers have not finished ten minutes after the faults stopped".into(),
+        );
+    }
+    finish(world, &model)
+}
+
+fn settings() -> Settings {
+    Settings {
+        storage_deadline_ms: 10_000,
+        ..node::settings()
+    }
+}
+
+fn place(world: &mut World, model: &Model, index: u64) -> Place {
+    let offset_ms = world.rng.below(600_000) as i64 - 300_000;
+    let drift_ppm = world.rng.below(200) as i64 - 100;
+    let hardware = Hardware {
+        clock: SimClock {
+            offset_ms,
+            drift_ppm,
+        },
+        ..Hardware::default()
+    };
+    let computer = world.computer(&format!("node-{index}"), hardware);
+    let count = NODE_COUNT * WRITERS_PER_NODE;
+    let first = index * WRITERS_PER_NODE;
+    let writers = (first..first + WRITERS_PER_NODE)
+        .map(|writer| Writer::new(writer, count, model, &world.trace, &world.rng))
+        .map(|writer| Arc::new(Mutex::new(writer)))
+        .collect();
+    Place {
+        computer,
+        writers,
+        running: None,
+        life: None,
+    }
+}
+
+/// The frame, made before anything goes wrong.
+fn prepare(world: &mut World) -> Result<(), String> {
+    let computer = world.computer("maker", Hardware::default());
+    let running = world.start(&computer).map_err(|error| error.to_string())?;
+    let made = running.block_on(async {
+        let started = node::start_on_store(&world.store, &running.host, settings()).await?;
+        client::execute(&started, CREATE_FRAME).await?;
+        started.shutdown().await
+    });
+    made.map_err(|error| error.to_string())
+}
+
+impl Place {
+    fn start(&mut self, world: &mut World, model: &Model) -> Result<(), String> {
+        let running = world
+            .start(&self.computer)
+            .map_err(|error| error.to_string())?;
+        let (store, host, trace) = (
+            world.store.clone(),
+            running.host.clone(),
+            world.trace.clone(),
+        );
+        let (writers, model, rng) = (self.writers.clone(), model.clone(), running.rng("watcher"));
+        self.life = Some(running.spawn(async move {
+            let started = start_despite_faults(&store, &host, &trace).await?;
+            let watch = client::watch(started.clone(), model, trace, rng, None);
+            let watcher = AbortOnDropHandle::new(tokio::spawn(watch));
+            let writing = try_join_all(writers.iter().map(|writer| async {
+                // A crash drops this future and with it the lock; the writer keeps its place.
+                writer
+                    .lock()
+                    .await
+                    .write_until(&started, WRITES_PER_WRITER)
+                    .await
+            }));
+            match select(pin!(writing), pin!(client::first_violation(watcher))).await {
+                Either::Left((written, _)) => written.map_err(|error| error.to_string())?,
+                Either::Right((violation, _)) => return Err(violation),
+            };
+            started.shutdown().await.map_err(|error| error.to_string())
+        }));
+        self.running = Some(running);
+        Ok(())
+    }
+}
+
+/// A start may fail while the store errs; then it is tried again.
+async fn start_despite_faults(
+    store: &SimStore,
+    host: &Host,
+    trace: &Trace,
+) -> Result<Node, String> {
+    loop {
+        match node::start_on_store(store, host, settings()).await {
+            Ok(started) => return Ok(started),
+            Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
+                trace.event("client", format_args!("start failed: {error}"));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(format!("start: {error}")),
+        }
+    }
+}
+
+/// Lets all nodes run; true when all lives have ended before the limit. The error is a violation.
+fn step(world: &mut World, places: &mut [Place], limit: Duration) -> Result<bool, String> {
+    let mut lives: Vec<&mut Option<Life>> = Vec::new();
+    let mut nodes = Vec::new();
+    for place in places {
+        lives.push(&mut place.life);
+        nodes.extend(&place.running);
+    }
+    let mut violation = None;
+    let all_ended = world.run_all(&nodes, limit, || {
+        for life in &mut lives {
+            match life.as_mut().and_then(|life| life.now_or_never()) {
+                None => continue,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => violation = Some(error),
+                Some(Err(error)) => violation = Some(format!("a client ended: {error}")),
+            }
+            **life = None;
+        }
+        violation.is_some() || lives.iter().all(|life| life.is_none())
+    });
+    violation.map_or(Ok(all_ended), Err)
+}
+
+/// Reads the frame without faults, by a node and independently.
+fn finish(world: &mut World, model: &Model) -> Result<(), String> {
+    let computer = world.computer("reader", Hardware::default());
+    let running = world.start(&computer).map_err(|error| error.to_string())?;
+    running.block_on(async {
+        let violation = |error: apiary_engine::Error| error.to_string();
+        let started = node::start_on_store(&world.store, &running.host, settings())
+            .await
+            .map_err(violation)?;
+        let objects = world
+            .store
+            .objects()
+            .await
+            .map_err(|error| error.to_string())?;
+        let location = node::location(&started).await.map_err(violation)?;
+        let frame = node::read_frame(&objects, &location, &world.trace)?;
+        model.with(|writes| checkers::check_frame(writes, &frame, &mut ledger_1::Seen::new()))?;
+        let rows = client::read_all(&started, &world.trace)
+            .await
+            .map_err(violation)?;
+        model.with(|writes| checkers::check_rows(writes, &rows))?;
+        started.shutdown().await.map_err(violation)?;
+        world
+            .trace
+            .count("batches_at_the_end", model.acknowledged_count() as u64);
+        let crashed = world.trace.coverage().contains_key("crashes");
+        let objects = world
+            .store
+            .objects()
+            .await
+            .map_err(|error| error.to_string())?;
+        // What a crash leaves there is swept later than this scenario lasts.
+        if crashed {
+            Ok(())
+        } else {
+            keeper_1::check(objects.keys().map(String::as_str))
+        }
+    })
+}

@@ -1,0 +1,185 @@
+//! Frames are created, filled, dropped, purged and made anew on a disk whose power goes at any step.
+//! What was acknowledged holds; whatever was left half done, the next node finishes or aborts, so that
+//! a name can always be used again.
+
+use super::node;
+use crate::host::Hardware;
+use crate::rng::Rng;
+use crate::workload::client;
+use crate::world::{Computer, Lived, Running, World};
+use apiary_actors::Node;
+use apiary_engine::error::{Error, ErrorKind};
+use arrow::array::{Int64Array, RecordBatch};
+use std::collections::BTreeMap;
+
+const LIFE_COUNT: u64 = 12;
+const FUSE_MAX: u64 = 250;
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Absent,
+    /// There, made by the statement with this number, with that many rows in it.
+    Present {
+        made_by: u64,
+    },
+    /// A statement was cut off: as before it or as after it.
+    Unknown,
+}
+
+struct Story {
+    computer: Computer,
+    names: BTreeMap<&'static str, Known>,
+    statement_count: u64,
+    rng: Rng,
+}
+
+pub fn run(world: &mut World) -> Result<(), String> {
+    let computer = world.computer("box", Hardware::default());
+    let names = NAMES.map(|name| (name, Known::Absent)).into();
+    let rng = world.rng.fork("statements");
+    let mut story = Story {
+        computer,
+        names,
+        statement_count: 0,
+        rng,
+    };
+    for life in 0..LIFE_COUNT {
+        story.computer.disk.cut_after(world.rng.below(FUSE_MAX));
+        let running = world
+            .start(&story.computer)
+            .map_err(|error| error.to_string())?;
+        if let Lived::ToTheEnd(result) = running.block_on_until_dark(live(&mut story, &running)) {
+            result.map_err(|violation| format!("life {life}: {violation}"))?;
+            story.computer.disk.cut_now();
+        }
+        world.crash(running);
+        story.computer.disk.power_cut(&mut world.rng);
+    }
+    let running = world
+        .start(&story.computer)
+        .map_err(|error| error.to_string())?;
+    running.block_on(async {
+        let started = start(&running).await?;
+        check(&mut story, &running, &started).await?;
+        for name in NAMES {
+            // Whatever has become of it, the name can be used.
+            one(&mut story, &running, &started, name, true).await?;
+            one(&mut story, &running, &started, name, false).await?;
+        }
+        check(&mut story, &running, &started).await?;
+        started.shutdown().await.map_err(|error| error.to_string())
+    })
+}
+
+async fn start(running: &Running) -> Result<Node, String> {
+    let started = node::start_on_disk(&running.host, node::settings()).await;
+    started.map_err(|error| format!("start: {error}"))
+}
+
+async fn live(story: &mut Story, running: &Running) -> Result<(), String> {
+    let started = start(running).await?;
+    check(story, running, &started).await?;
+    for _ in 0..6 {
+        let name = story.rng.pick(&NAMES).copied().unwrap_or(NAMES[0]);
+        let is_drop = story.rng.chance(400);
+        one(story, running, &started, name, is_drop).await?;
+    }
+    check(story, running, &started).await
+}
+
+/// Creates or drops one frame, and learns from the answer.
+async fn one(
+    story: &mut Story,
+    running: &Running,
+    started: &Node,
+    name: &'static str,
+    is_drop: bool,
+) -> Result<(), String> {
+    story.statement_count += 1;
+    let number = story.statement_count;
+    let text = match (is_drop, story.rng.chance(500)) {
+        (true, true) => format!("DROP TABLE IF EXISTS {name} PURGE"),
+        (true, false) => format!("DROP TABLE IF EXISTS {name}"),
+        (false, _) => format!("CREATE TABLE {name} AS SELECT {number} AS made_by"),
+    };
+    let before = story.names.insert(name, Known::Unknown);
+    let result = client::execute_traced(started, &text, &running.name, running.trace()).await;
+    if story.computer.disk.is_dark() {
+        return Ok(());
+    }
+    running.trace().count("statements_answered", 1);
+    let after = match (&result, is_drop, before) {
+        (Ok(_), true, _) => Known::Absent,
+        (Ok(_), false, Some(Known::Present { .. })) => {
+            return Err(format!("{text}: succeeded though the frame was there"));
+        }
+        (Ok(_), false, _) => Known::Present { made_by: number },
+        (
+            Err(Error::AlreadyExists { .. }),
+            false,
+            Some(known @ (Known::Present { .. } | Known::Unknown)),
+        ) => known,
+        (Err(error), _, _) if error.kind() == ErrorKind::OutcomeUnknown => Known::Unknown,
+        (Err(error), _, _) => return Err(format!("{text}: {error}")),
+    };
+    story.names.insert(name, after);
+    Ok(())
+}
+
+/// Each name is what was acknowledged; of the unknown ones, what they are is learnt.
+async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(), String> {
+    let names: Vec<(&'static str, Known)> = story.names.iter().map(|(n, k)| (*n, *k)).collect();
+    for (name, known) in names {
+        let text = format!("SELECT made_by FROM {name}");
+        let result = client::execute_traced(started, &text, &running.name, running.trace()).await;
+        if story.computer.disk.is_dark() {
+            return Ok(());
+        }
+        let found = match result {
+            Ok(batches) => rows(&batches)?,
+            Err(error) if is_absent(&error) => None,
+            Err(error) => return Err(format!("{text}: {error}")),
+        };
+        let is_right = match (known, &found) {
+            (Known::Absent, None) => true,
+            (Known::Present { made_by }, Some(rows)) => rows == &[made_by],
+            // CREATE TABLE AS makes the frame first and fills it then.
+            (Known::Unknown, Some(rows)) => rows.len() <= 1,
+            (Known::Unknown, None) => true,
+            _ => false,
+        };
+        if !is_right {
+            return Err(format!(
+                "LEDGER-2: {name} is known as {known:?} and has {found:?}"
+            ));
+        }
+        let learnt = match found.as_deref() {
+            // One that is half made is not found, and is there once somebody has finished it.
+            None => known,
+            Some([made_by]) => Known::Present { made_by: *made_by },
+            Some(_) => Known::Unknown,
+        };
+        story.names.insert(name, learnt);
+    }
+    Ok(())
+}
+
+fn is_absent(error: &Error) -> bool {
+    match error {
+        Error::NotFound { .. } => true,
+        Error::Shared(inner) => is_absent(inner),
+        _ => false,
+    }
+}
+
+fn rows(batches: &[RecordBatch]) -> Result<Option<Vec<u64>>, String> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let column = batch.column(0).as_any().downcast_ref::<Int64Array>();
+        let column = column.ok_or("made_by is not of integers")?;
+        rows.extend(column.values().iter().map(|value| *value as u64));
+    }
+    Ok(Some(rows))
+}

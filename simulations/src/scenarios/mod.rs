@@ -1,0 +1,70 @@
+//! What a simulation does, by name.
+
+mod commit_faults;
+mod ddl_crash;
+mod disk_full;
+mod node;
+mod power_cuts;
+mod smoke;
+mod sql_alone;
+
+use crate::world::World;
+
+/// A scenario; its error says which invariant broke and where.
+#[derive(Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&mut World) -> Result<(), String>,
+    /// It is set up to violate an invariant: what shows that the checkers can fail.
+    pub is_sabotaged: bool,
+}
+
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "sql-alone",
+        about: "DataFusion without a node: joins, groups, windows, a sort that spills",
+        run: sql_alone::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "smoke",
+        about: "one node: DDL, writes, queries checked against DataFusion on the rows, a clean stop",
+        run: smoke::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "power-cuts",
+        about: "one node on a disk that loses power ten times while clients write and read",
+        run: power_cuts::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "commit-faults",
+        about: "three nodes on an object store that errs, loses replies, refuses and throttles",
+        run: commit_faults::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "ddl-crash",
+        about: "frames are created, dropped and made anew; the power goes at any step",
+        run: ddl_crash::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "disk-full",
+        about: "one node on a disk that is full now and then: writes fail, nothing else does",
+        run: disk_full::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "unsynced",
+        about: "power-cuts with syncing switched off, which must lose or tear something",
+        run: power_cuts::run_unsynced,
+        is_sabotaged: true,
+    },
+];
+
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
