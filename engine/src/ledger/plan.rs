@@ -127,12 +127,17 @@ fn check(intent: &Intent, snapshot: &Snapshot) -> Result<()> {
             snapshot.location
         )));
     }
+    let columns = intent.actions.iter().find_map(|action| match action {
+        Action::MetaData(metadata) => Some(&metadata.partition_columns),
+        _ => None,
+    });
+    let columns = columns.unwrap_or(&snapshot.metadata.partition_columns);
     let mut paths = BTreeSet::new();
     for action in &intent.actions {
         action.check().map_err(Error::Bug)?;
         match action {
             Action::Add(add) => {
-                check_add(add, intent, snapshot)?;
+                check_add(add, intent.replaces_all, columns, snapshot)?;
                 if !paths.insert(&add.path) {
                     return Err(Error::Bug(format!("an intent adds {} twice", add.path)));
                 }
@@ -155,22 +160,17 @@ fn check(intent: &Intent, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-fn check_add(add: &Add, intent: &Intent, snapshot: &Snapshot) -> Result<()> {
+fn check_add(add: &Add, replaces_all: bool, columns: &[String], snapshot: &Snapshot) -> Result<()> {
     apiary_protocol::delta::paths::decode_path(&add.path)
         .map_err(|error| Error::Bug(error.to_string()))?;
     if snapshot
         .cell(&add.path, add.deletion_vector.as_ref())
         .is_some()
-        && !intent.replaces_all
+        && !replaces_all
     {
         let what = format!("cell {} of {}", add.path, snapshot.location);
         return Err(Error::AlreadyExists { what });
     }
-    let columns = intent.actions.iter().find_map(|action| match action {
-        Action::MetaData(metadata) => Some(&metadata.partition_columns),
-        _ => None,
-    });
-    let columns = columns.unwrap_or(&snapshot.metadata.partition_columns);
     let all_there = columns
         .iter()
         .all(|column| add.partition_values.contains_key(column));
