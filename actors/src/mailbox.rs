@@ -44,7 +44,10 @@ impl CallError {
             },
             // Not the caller's deadline: whoever asks again may well be answered.
             Self::Deadline(after) => Error::Busy {
-                what: format!("the {actor} of this node did not answer in {} ms", after.as_millis()),
+                what: format!(
+                    "the {actor} of this node did not answer in {} ms",
+                    after.as_millis()
+                ),
                 retry_after: Duration::from_millis(100),
             },
         }
