@@ -42,7 +42,14 @@ impl CallError {
                 what: format!("the {actor} of this node was restarted while it worked on this"),
                 retry_after: Duration::from_millis(100),
             },
-            Self::Deadline(after) => Error::Deadline(after),
+            // Not the caller's deadline: whoever asks again may well be answered.
+            Self::Deadline(after) => Error::Busy {
+                what: format!(
+                    "the {actor} of this node did not answer in {} ms",
+                    after.as_millis()
+                ),
+                retry_after: Duration::from_millis(100),
+            },
         }
     }
 }

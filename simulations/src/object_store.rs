@@ -49,15 +49,17 @@ impl Faults {
         latency_us: (5_000, 40_000),
         slow: 0,
     };
-    /// Far worse than any store one would use.
-    pub const MANY: Self = Self {
-        before_effect: 60,
-        after_effect: 60,
-        refused_create: 60,
-        throttled: 40,
-        latency_us: (2_000, 60_000),
-        slow: 20,
-    };
+    /// Far worse than any store one would use; how much worse is drawn.
+    pub fn many(rng: &mut Rng) -> Self {
+        Self {
+            before_effect: rng.between(20, 200),
+            after_effect: rng.between(20, 200),
+            refused_create: rng.between(20, 200),
+            throttled: rng.between(20, 100),
+            latency_us: (2_000, rng.between(10_000, 100_000)),
+            slow: 20,
+        }
+    }
 }
 
 #[derive(Debug)]

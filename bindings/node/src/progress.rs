@@ -20,14 +20,16 @@ pub struct Meter {
 impl Meter {
     /// A bar for a running query; appears after a while. Needs a tokio runtime around it.
     pub fn of_query(progress: Arc<Progress>) -> Self {
-        Self::follow(
-            "{spinner} {bytes} of {total_bytes} read, {msg} rows",
-            move |bar| {
-                bar.set_length(progress.bytes_total.load(Ordering::Relaxed));
-                bar.set_position(progress.bytes_done.load(Ordering::Relaxed));
-                bar.set_message(progress.rows_done.load(Ordering::Relaxed).to_string());
-            },
-        )
+        Self::follow("{spinner} {elapsed} {msg}", move |bar| {
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let (done, total) = (read(&progress.bytes_done), read(&progress.bytes_total));
+            let rows = read(&progress.rows_done);
+            // A query that reads no cells has nothing to measure itself against.
+            if total > 0 {
+                let text = format!("{} of {} read, {rows} rows", bytes(done), bytes(total));
+                bar.set_message(text);
+            }
+        })
     }
 
     /// A bar for files that are read; `done` counts their bytes.

@@ -17,7 +17,6 @@ use std::task::{Context, Poll};
 ///
 /// Batches come while the query runs. Dropping the answer cancels the query. An answer ends with an
 /// error or is whole; it is never a part.
-#[must_use = "a query's rows and errors come with the stream; dropping it cancels the query"]
 pub struct Answer {
     schema: SchemaRef,
     batches: Inside<BoxStream<'static, Result<RecordBatch>>>,

@@ -5,12 +5,13 @@
 
 use apiary_engine::store::Meadow;
 use apiary_engine::{Error, Result};
+use apiary_protocol::envelope;
 use bytes::Bytes;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde_json::{Value, json};
 
-/// Bytes of text that is shown as it is when it is neither JSON nor known.
+/// Bytes that are shown as they are of what cannot be read.
 const RAW_BYTES_MAX: usize = 256;
 
 pub(crate) async fn inspect(meadow: &Meadow, key: &str) -> Result<Value> {
@@ -44,10 +45,14 @@ fn content_of(key: &str, bytes: &Bytes) -> (&'static str, Value) {
         _ if file == "_last_checkpoint" => "last_checkpoint",
         _ => "object",
     };
-    match serde_json::from_slice(bytes) {
-        Ok(value) => (kind, value),
-        Err(reason) => (kind, damaged(bytes, &reason)),
+    if kind == "last_checkpoint" {
+        let hint = serde_json::from_slice(bytes);
+        return (kind, hint.unwrap_or_else(|reason| damaged(bytes, &reason)));
     }
+    (
+        kind,
+        envelope::inspect(bytes).unwrap_or_else(|reason| damaged(bytes, &reason)),
+    )
 }
 
 fn json_lines(bytes: &[u8]) -> Value {
@@ -118,6 +123,12 @@ mod tests {
         assert_eq!(content[0], json!({ "protocol": {} }));
         assert_eq!(content[1]["starts_with"], "{\"add\":{\"pa");
         assert!(content[1]["unreadable"].is_string());
+    }
+
+    #[test]
+    fn bytes_that_are_no_object_of_ours_are_shown_as_they_begin() {
+        let (_, content) = content_of("_swarm/bell", &Bytes::from_static(b"ding"));
+        assert_eq!(content["starts_with"], "ding");
     }
 
     #[test]

@@ -56,3 +56,6 @@ pub use node::Apiary;
 
 /// The Arrow implementation that this crate's batches and schemas belong to.
 pub use arrow;
+
+#[cfg(test)]
+mod tests;

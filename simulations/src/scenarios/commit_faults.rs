@@ -43,12 +43,14 @@ struct Place {
 pub fn run(world: &mut World) -> Result<(), String> {
     let model = Model::default();
     prepare(world)?;
-    world.store.set_faults(Faults::MANY);
+    let deadline_ms = world.rng.between(200, 5_000);
+    let faults = Faults::many(&mut world.rng);
+    world.store.set_faults(faults);
     let mut places: Vec<Place> = (0..NODE_COUNT)
         .map(|index| place(world, &model, index))
         .collect();
     for place in &mut places {
-        place.start(world, &model)?;
+        place.start(world, &model, deadline_ms)?;
     }
     for _ in 0..CRASH_COUNT {
         let pause = Duration::from_millis(world.rng.between(100, 4_000));
@@ -57,7 +59,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
         if let Some(running) = places[victim].running.take() {
             world.crash(running);
         }
-        places[victim].start(world, &model)?;
+        places[victim].start(world, &model, deadline_ms)?;
     }
     step(world, &mut places, Duration::from_secs(20))?;
     world.store.set_faults(Faults::NONE);
@@ -69,9 +71,10 @@ pub fn run(world: &mut World) -> Result<(), String> {
     finish(world, &model)
 }
 
-fn settings() -> Settings {
+/// A deadline that a few retries use up, so that clients see failures too.
+fn settings(storage_deadline_ms: u64) -> Settings {
     Settings {
-        storage_deadline_ms: 10_000,
+        storage_deadline_ms,
         ..node::settings()
     }
 }
@@ -106,7 +109,7 @@ fn prepare(world: &mut World) -> Result<(), String> {
     let computer = world.computer("maker", Hardware::default());
     let running = world.start(&computer).map_err(|error| error.to_string())?;
     let made = running.block_on(async {
-        let started = node::start_on_store(&world.store, &running.host, settings()).await?;
+        let started = node::start_on_store(&world.store, &running.host, node::settings()).await?;
         client::execute(&started, CREATE_FRAME).await?;
         started.shutdown().await
     });
@@ -114,7 +117,7 @@ fn prepare(world: &mut World) -> Result<(), String> {
 }
 
 impl Place {
-    fn start(&mut self, world: &mut World, model: &Model) -> Result<(), String> {
+    fn start(&mut self, world: &mut World, model: &Model, deadline_ms: u64) -> Result<(), String> {
         let running = world
             .start(&self.computer)
             .map_err(|error| error.to_string())?;
@@ -125,7 +128,8 @@ impl Place {
         );
         let (writers, model, rng) = (self.writers.clone(), model.clone(), running.rng("watcher"));
         self.life = Some(running.spawn(async move {
-            let started = start_despite_faults(&store, &host, &trace).await?;
+            let started =
+                start_despite_faults(&store, &host, settings(deadline_ms), &trace).await?;
             let watch = client::watch(started.clone(), model, trace, rng, None);
             let watcher = AbortOnDropHandle::new(tokio::spawn(watch));
             let writing = try_join_all(writers.iter().map(|writer| async {
@@ -151,10 +155,11 @@ impl Place {
 async fn start_despite_faults(
     store: &SimStore,
     host: &Host,
+    settings: Settings,
     trace: &Trace,
 ) -> Result<Node, String> {
     loop {
-        match node::start_on_store(store, host, settings()).await {
+        match node::start_on_store(store, host, settings.clone()).await {
             Ok(started) => return Ok(started),
             Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
                 trace.event("client", format_args!("start failed: {error}"));
@@ -195,7 +200,7 @@ fn finish(world: &mut World, model: &Model) -> Result<(), String> {
     let running = world.start(&computer).map_err(|error| error.to_string())?;
     running.block_on(async {
         let violation = |error: apiary_engine::Error| error.to_string();
-        let started = node::start_on_store(&world.store, &running.host, settings())
+        let started = node::start_on_store(&world.store, &running.host, node::settings())
             .await
             .map_err(violation)?;
         let objects = world

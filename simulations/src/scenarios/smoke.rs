@@ -19,9 +19,11 @@ use std::sync::Arc;
 
 const WRITES: u64 = 12;
 const ROWS_MAX: u64 = 1500;
+/// The least that two bees work in: a sort of half a million rows spills.
+const MEMORY_BYTES: u64 = 80 << 20;
 
 /// Each gives one answer only: ordered, or a single row.
-const QUERIES: [&str; 6] = [
+const QUERIES: [&str; 7] = [
     "SELECT count(*), sum(value), min(label), max(row) FROM journal",
     "SELECT label, count(*), sum(value) FROM journal WHERE value % 3 <> 0 GROUP BY label ORDER BY label",
     "SELECT a.label, count(*) FROM journal a JOIN journal b ON a.value = b.row AND a.batch <> b.batch \
@@ -30,6 +32,8 @@ const QUERIES: [&str; 6] = [
      ORDER BY batch, row",
     "SELECT batch, max(value) FROM journal WHERE batch IN (SELECT batch FROM journal WHERE row = 7) \
      GROUP BY batch ORDER BY batch",
+    "SELECT count(*), max(r) FROM (SELECT row_number() OVER (ORDER BY a.label, a.value, b.row, a.row, \
+     a.batch) AS r FROM journal a CROSS JOIN (SELECT row FROM journal WHERE row < 4) b)",
     "SELECT label, value, batch, row FROM journal ORDER BY label, value, batch, row",
 ];
 
@@ -37,7 +41,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
     let computer = world.computer(
         "box",
         Hardware {
-            memory_bytes: 192 << 20,
+            memory_bytes: MEMORY_BYTES,
             ..Hardware::default()
         },
     );
@@ -68,7 +72,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
 
 async fn start(running: &Running) -> Result<Node> {
     let settings = Settings {
-        memory_bytes: Some(192 << 20),
+        memory_bytes: Some(MEMORY_BYTES),
         ..node::settings()
     };
     node::start_on_disk(&running.host, settings).await

@@ -48,7 +48,7 @@ impl Writer {
             model: model.clone(),
             trace: trace.clone(),
             disk: None,
-            with_txn: index % 2 == 0,
+            with_txn: index.is_multiple_of(2),
             rows_max: 20,
             finished_count: 0,
             next_number: index,

@@ -1,0 +1,193 @@
+//! The crate as a program uses it, on `memory://` and in temporary directories.
+
+use crate::{Apiary, DropOptions, Error, ErrorKind, ReadOptions};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::error::ArrowError;
+use futures::executor::block_on;
+use futures::stream;
+use std::sync::Arc;
+
+fn batch(ids: &[i64]) -> RecordBatch {
+    let names: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
+    RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef),
+        ("name", Arc::new(StringArray::from(names)) as ArrayRef),
+    ])
+    .unwrap()
+}
+
+fn memory() -> Apiary {
+    Apiary::builder("memory://")
+        .bees(2)
+        .open_blocking()
+        .unwrap()
+}
+
+async fn rows(apiary: &Apiary, text: &str) -> usize {
+    let batches = apiary.sql(text).await.unwrap().collect().await.unwrap();
+    batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+#[test]
+fn it_works_on_an_executor_that_is_not_tokios() {
+    block_on(async {
+        let apiary = Apiary::open("memory://").await.unwrap();
+        assert_eq!(rows(&apiary, "SELECT 1").await, 1);
+        apiary.shutdown().await.unwrap();
+        apiary.shutdown().await.unwrap();
+        let error = apiary.sql("SELECT 1").await.unwrap_err();
+        assert!(!error.to_string().is_empty());
+    });
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_may_be_dropped_without_a_shutdown_inside_another_runtime() {
+    let apiary = Apiary::open("memory://").await.unwrap();
+    let answer = apiary
+        .sql("SELECT * FROM generate_series(1, 100000000)")
+        .await
+        .unwrap();
+    drop(apiary);
+    // The answer keeps the node alive; dropping it half read ends both.
+    drop(answer);
+}
+
+#[test]
+fn several_statements_run_in_order_and_use_is_remembered() {
+    let apiary = memory();
+    block_on(async {
+        apiary
+            .create_hive("farm")
+            .await
+            .unwrap()
+            .create_box("east")
+            .await
+            .unwrap();
+        let text = "USE HIVE farm; USE BOX east; CREATE TABLE t AS SELECT 1 AS x; SELECT * FROM t";
+        assert_eq!(rows(&apiary, text).await, 1);
+        assert_eq!(rows(&apiary, "SELECT * FROM t").await, 1);
+        assert_eq!(apiary.resolve("t").unwrap().to_string(), "farm.east.t");
+        let error = apiary.sql("  ").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        apiary.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
+    let apiary = memory();
+    block_on(async {
+        let hive = apiary.create_hive("h").await.unwrap();
+        let box_ns = hive.create_box("b").await.unwrap();
+        let frame = box_ns
+            .create_frame("f", batch(&[]).schema(), &["name"])
+            .await
+            .unwrap();
+        let report = frame
+            .write_batches(vec![batch(&[1, 2]), batch(&[3])])
+            .await
+            .unwrap();
+        assert_eq!(
+            (report.version, report.rows_written, report.cells_written),
+            (1, 3, 3)
+        );
+        assert_eq!(frame.cell_keys().await.unwrap().len(), 3);
+        let options = ReadOptions {
+            columns: Some(vec!["id".into()]),
+            filter: Some("name = 'n2' -- and no more".into()),
+        };
+        let read = frame
+            .read_with(&options)
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+        frame
+            .overwrite(stream::iter([Ok::<_, Error>(batch(&[9]))]))
+            .await
+            .unwrap();
+        let info = frame.info().await.unwrap();
+        assert_eq!((info.version, info.row_count), (2, Some(1)));
+        assert_eq!(info.partition_by, ["name"]);
+        let error = apiary
+            .drop_hive("h", DropOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        let all = DropOptions {
+            cascade: true,
+            purge: true,
+        };
+        assert!(apiary.drop_hive("h", all).await.unwrap());
+        assert!(!apiary.drop_hive("h", all).await.unwrap());
+        assert!(matches!(
+            apiary.hive("h").await,
+            Err(Error::NotFound { .. })
+        ));
+        assert!(matches!(frame.info().await, Err(Error::NotFound { .. })));
+        apiary.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_stream_that_fails_leaves_the_frame_as_it_was() {
+    let apiary = memory();
+    block_on(async {
+        apiary
+            .sql("CREATE TABLE t (id BIGINT, name VARCHAR)")
+            .await
+            .unwrap();
+        let frame = apiary.frame("t").await.unwrap();
+        let broken = [
+            Ok(batch(&[1])),
+            Err(ArrowError::CsvError("line 7 is torn".into())),
+        ];
+        let error = frame.write(stream::iter(broken)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.to_string().contains("line 7 is torn"), "{error}");
+        assert_eq!(frame.info().await.unwrap().version, 0);
+        let nothing = stream::iter(Vec::<Result<RecordBatch, Error>>::new());
+        assert_eq!(frame.write(nothing).await.unwrap().rows_written, 0);
+        apiary.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_written_is_there_after_a_restart_and_can_be_inspected() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let uri = directory.path().display().to_string();
+    for expected in 1..=2 {
+        let apiary = Apiary::open_blocking(&uri).unwrap();
+        block_on(async {
+            apiary
+                .sql("CREATE TABLE IF NOT EXISTS t (x INT)")
+                .await
+                .unwrap();
+            apiary
+                .sql("INSERT INTO t VALUES (1)")
+                .await
+                .unwrap()
+                .collect()
+                .await
+                .unwrap();
+            assert_eq!(rows(&apiary, "SELECT * FROM t").await, expected);
+            apiary.shutdown().await.unwrap();
+        });
+    }
+    let key = "default/default/t/_delta_log/00000000000000000000.json";
+    let shown = block_on(Apiary::builder(&uri).inspect(key)).unwrap();
+    assert_eq!(shown["kind"], "commit");
+    let error = block_on(Apiary::builder(&uri).inspect("default/none")).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+#[test]
+fn no_bees_are_refused() {
+    let error = Apiary::builder("memory://")
+        .bees(0)
+        .open_blocking()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+}
