@@ -117,7 +117,10 @@ impl Error {
             Ok(ours) => *ours,
             Err(source) => match source.downcast::<DataFusionError>() {
                 Ok(inner) => Self::from(*inner),
-                Err(source) => Self::Other { what: "query".into(), source },
+                Err(source) => Self::Other {
+                    what: "query".into(),
+                    source,
+                },
             },
         }
     }
@@ -143,9 +146,10 @@ impl Error {
                 Self::ResourcesExhausted(root.strip_backtrace())
             }
             (None, DataFusionError::Internal(text)) => Self::Bug(text.clone()),
-            (Some(ours), _) if ours.kind() != ErrorKind::Rejected => {
-                Self::Other { what: ours.to_string(), source: Box::new(DataFusionError::Shared(shared.clone())) }
-            }
+            (Some(ours), _) if ours.kind() != ErrorKind::Rejected => Self::Other {
+                what: ours.to_string(),
+                source: Box::new(DataFusionError::Shared(shared.clone())),
+            },
             _ => Self::Sql(Box::new(DataFusionError::Shared(shared))),
         }
     }
@@ -160,9 +164,10 @@ impl From<DataFusionError> for Error {
             DataFusionError::Diagnostic(_, inner) => Self::from(*inner),
             DataFusionError::ArrowError(inner, backtrace) => match *inner {
                 arrow::error::ArrowError::ExternalError(source) => Self::of_source(source),
-                other => {
-                    Self::Sql(Box::new(DataFusionError::ArrowError(Box::new(other), backtrace)))
-                }
+                other => Self::Sql(Box::new(DataFusionError::ArrowError(
+                    Box::new(other),
+                    backtrace,
+                ))),
             },
             DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
                 Ok(inner) => Self::from(inner),
@@ -170,14 +175,19 @@ impl From<DataFusionError> for Error {
             },
             DataFusionError::ParquetError(inner) => match *inner {
                 parquet::errors::ParquetError::External(source) => Self::of_source(source),
-                other => Self::Other { what: "reading Parquet".into(), source: Box::new(other) },
+                other => Self::Other {
+                    what: "reading Parquet".into(),
+                    source: Box::new(other),
+                },
             },
-            DataFusionError::ObjectStore(source) => {
-                Self::Other { what: "the meadow".into(), source }
-            }
-            DataFusionError::IoError(source) => {
-                Self::Other { what: "a local file".into(), source: Box::new(source) }
-            }
+            DataFusionError::ObjectStore(source) => Self::Other {
+                what: "the meadow".into(),
+                source,
+            },
+            DataFusionError::IoError(source) => Self::Other {
+                what: "a local file".into(),
+                source: Box::new(source),
+            },
             error @ DataFusionError::ResourcesExhausted(_) => {
                 Self::ResourcesExhausted(error.strip_backtrace())
             }

@@ -102,7 +102,7 @@ fn sql_mistakes_are_explained() {
     refused_and_unchanged(
         &bench,
         &["sql", "SELECT * FROM '/etc/passwd'"],
-        &["not found"],
+        &["/etc/passwd", "separator"],
     );
     refused_and_unchanged(
         &bench,
@@ -124,10 +124,10 @@ fn columns_that_do_not_fit_are_refused_with_column_and_row() {
     refused_and_unchanged(
         &bench,
         &["load", "default.default.t", &wide],
-        &["small", "row 1", "70000"],
+        &["wide.csv", "line 2", "70000"],
     );
     let text = arrow("text.csv", "id,small,name\n1,x,a\n");
-    refused_and_unchanged(&bench, &["load", "default.default.t", &text], &["small"]);
+    refused_and_unchanged(&bench, &["load", "default.default.t", &text], &["text.csv"]);
     let missing = arrow("missing.csv", "small,name\n1,a\n");
     refused_and_unchanged(&bench, &["load", "default.default.t", &missing], &["id"]);
     let null = arrow("null.csv", "id,small,name\n1,1,a\n,1,b\n");

@@ -166,6 +166,7 @@ fn crates_depend_on_each_other_only_downwards() {
         let manifest = std::fs::read_to_string(repository().join(folder).join("Cargo.toml"))
             .expect("a manifest");
         let (_, dependencies) = manifest.split_once("[dependencies]").expect("dependencies");
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
         for line in dependencies
             .lines()
             .filter(|line| line.starts_with("apiary"))

@@ -15,20 +15,23 @@ pub fn repository() -> &'static Path {
 
 /// The `apiary-node` binary of this profile, built when it is not.
 ///
-/// Cargo gives a package's tests the path of its own binaries only, so the build is asked here; it
-/// does nothing when the binary is fresh.
+/// Cargo gives a package's tests the path of its own binaries only, so the build is asked here. All
+/// packages and their tests are selected, as by the test command: one package alone would select
+/// other features of the dependencies and build them a second time.
 pub fn node_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "apiary-node",
-            "--message-format",
-            "json",
-        ]);
+        // What cargo tells a test of its package would tell build scripts that they are outdated.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR"];
+            if text.starts_with("CARGO_") && !kept.contains(&&*text) {
+                build.env_remove(&name);
+            }
+        }
+        build.args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
+        build.args(["--message-format", "json"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -42,6 +45,7 @@ pub fn node_binary() -> &'static Path {
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter(|message| message["target"]["name"] == "apiary-node")
+            .filter(|message| message["profile"]["test"] == false)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .expect("cargo names the binary")
     })

@@ -166,7 +166,11 @@ impl Frame {
         S: Stream<Item = std::result::Result<RecordBatch, E>> + Send + 'static,
         E: Into<InputError>,
     {
-        let mut batches = batches.map_err(|error| input_error(error.into())).boxed();
+        // Fused, because an empty stream is asked again behind its first rows.
+        let mut batches = batches
+            .map_err(|error| input_error(error.into()))
+            .fuse()
+            .boxed();
         let first = self.apiary.run(batches.try_next()).await?;
         let schema = match &first {
             Some(batch) => batch.schema(),
