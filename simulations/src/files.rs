@@ -674,7 +674,7 @@ mod tests {
                 Some(b"one\ntwo\nthree") => "kept",
                 Some(b"") => "empty",
                 Some(b"one\n" | b"one\ntwo\n") => "line",
-                Some(bytes) if bytes.ends_with(&[0]) => "zeros",
+                Some([.., 0]) => "zeros",
                 Some(_) => "prefix",
             });
         }

@@ -155,7 +155,7 @@ fn a_full_disk_fails_the_write_and_nothing_else() {
     let disk = bench.path("disk");
     std::fs::create_dir(&disk).expect("a directory");
     let lines: String = (0..2_000_000u64)
-        .map(|i| format!("{i},{:016x}\n", Random(i).next()))
+        .map(|i| format!("{i},{:016x}\n", Random(i).draw()))
         .collect();
     let file = bench.file("big.csv", format!("a,b\n{lines}"));
     let script = format!(
