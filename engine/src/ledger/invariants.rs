@@ -60,9 +60,9 @@ pub fn check_same_content(a: &Snapshot, b: &Snapshot) -> Result<(), String> {
     }
     // A checkpoint clears `dataChange`, which says nothing about the snapshot.
     let same = |(a, b): (&super::Cell, &super::Cell)| {
-        let mut add = a.add.clone();
-        add.data_change = b.add.data_change;
-        add == b.add && a.rows == b.rows
+        let (mut add, other) = (a.add(), b.add());
+        add.data_change = other.data_change;
+        add == other && a.rows == b.rows
     };
     let pairs = a.cells().zip(b.cells());
     if a.cell_count() != b.cell_count() || !pairs.map(|(a, b)| (&**a, &**b)).all(same) {

@@ -178,12 +178,20 @@ impl Ledger {
         until: Option<u64>,
     ) -> Result<Arc<Snapshot>> {
         let first = replay.next_version();
+        // Read ahead as bytes: decoded, a commit is several times as large.
         let mut commits = stream::iter(first..last + 1)
-            .map(|version| async move { (version, self.read_commit(version).await) })
+            .map(|version| async move {
+                let key = self.commit_key(version);
+                (version, self.meadow.get(&key).await)
+            })
             .buffered(READ_AHEAD);
-        while let Some((version, commit)) = commits.next().await {
-            match commit? {
-                Some(commit) => replay.apply_commit(commit)?,
+        while let Some((version, bytes)) = commits.next().await {
+            match bytes? {
+                Some(bytes) => {
+                    let commit = decode(&self.commit_key(version), &bytes)?;
+                    drop(bytes);
+                    replay.apply_commit(commit)?;
+                }
                 None if until.is_some() && self.list_log(version).await?.newest.is_none() => {
                     let what = format!("version {last} of the Delta table at {}", self.location);
                     return Err(Error::NotFound { what });

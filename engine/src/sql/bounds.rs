@@ -4,7 +4,7 @@
 //! *unknown*, never a bound; what may have been rounded is widened, so that a bound always holds:
 //! `min ≤ every value ≤ max` for every row of the cell.
 
-use apiary_protocol::delta::Add;
+use crate::ledger::Cell;
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
     Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
@@ -55,7 +55,9 @@ pub(super) struct BoundsBuilder {
 }
 
 enum Values {
-    Integers(Vec<Option<i128>>),
+    Integers(Vec<Option<i64>>),
+    /// What does not fit into 64 bits with a sign.
+    Wide(Vec<Option<i128>>),
     Floats(Vec<Option<f64>>),
     Texts(Vec<Option<String>>),
     Unordered,
@@ -73,10 +75,9 @@ impl Values {
             | DataType::UInt8
             | DataType::UInt16
             | DataType::UInt32
-            | DataType::UInt64
-            | DataType::Decimal128(..)
             | DataType::Date32
             | DataType::Timestamp(..) => Self::Integers(vec![]),
+            DataType::UInt64 | DataType::Decimal128(..) => Self::Wide(vec![]),
             _ => Self::Unordered,
         }
     }
@@ -84,8 +85,10 @@ impl Values {
     fn push(&mut self, raw: Option<&str>, data_type: &DataType, side: Side) {
         match self {
             Self::Integers(values) => {
-                values.push(raw.and_then(|raw| integer(raw, data_type, side)))
+                let value = raw.and_then(|raw| integer(raw, data_type, side));
+                values.push(value.and_then(|value| value.try_into().ok()));
             }
+            Self::Wide(values) => values.push(raw.and_then(|raw| integer(raw, data_type, side))),
             Self::Floats(values) => values.push(raw.and_then(|raw| float(raw, side))),
             Self::Texts(values) => values.push(raw.and_then(text)),
             Self::Unordered => {}
@@ -95,6 +98,7 @@ impl Values {
     fn finish(self, data_type: &DataType) -> Option<ArrayRef> {
         Some(match self {
             Self::Integers(values) => integers(values, data_type)?,
+            Self::Wide(values) => wide(values, data_type)?,
             Self::Floats(values) if *data_type == DataType::Float32 => Arc::new(
                 values
                     .into_iter()
@@ -221,8 +225,8 @@ pub(super) fn partition_bounds(values: ArrayRef, rows: &[Option<u64>]) -> Bounds
 }
 
 /// The value of a partition column as the log has it; an empty text is a null, as Delta says.
-pub(super) fn partition_text<'a>(add: &'a Add, column: &str) -> Option<&'a str> {
-    let value = add.partition_values.get(column)?.as_deref()?;
+pub(super) fn partition_text<'a>(cell: &'a Cell, column: &str) -> Option<&'a str> {
+    let value = cell.partition_value(column)?;
     (!value.is_empty() && value != NULL_PARTITION).then_some(value)
 }
 
@@ -242,7 +246,7 @@ pub(super) fn partition_array(
     )
 }
 
-fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef> {
+fn integers(values: Vec<Option<i64>>, data_type: &DataType) -> Option<ArrayRef> {
     macro_rules! array {
         ($array:ty, $native:ty) => {
             values
@@ -264,19 +268,29 @@ fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef>
         DataType::UInt8 => Arc::new(array!(UInt8Array, u8)),
         DataType::UInt16 => Arc::new(array!(UInt16Array, u16)),
         DataType::UInt32 => Arc::new(array!(UInt32Array, u32)),
-        DataType::UInt64 => Arc::new(array!(UInt64Array, u64)),
         DataType::Date32 => Arc::new(array!(Date32Array, i32)),
-        DataType::Decimal128(precision, scale) => Arc::new(
-            values
-                .into_iter()
-                .collect::<Decimal128Array>()
-                .with_precision_and_scale(*precision, *scale)
-                .ok()?,
-        ),
         DataType::Timestamp(TimeUnit::Second, zone) => zoned!(TimestampSecondArray, zone),
         DataType::Timestamp(TimeUnit::Millisecond, zone) => zoned!(TimestampMillisecondArray, zone),
         DataType::Timestamp(TimeUnit::Microsecond, zone) => zoned!(TimestampMicrosecondArray, zone),
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => zoned!(TimestampNanosecondArray, zone),
+        _ => return None,
+    })
+}
+
+fn wide(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef> {
+    let values = values.into_iter();
+    Some(match data_type {
+        DataType::UInt64 => Arc::new(
+            values
+                .map(|value| value.and_then(|value| u64::try_from(value).ok()))
+                .collect::<UInt64Array>(),
+        ),
+        DataType::Decimal128(precision, scale) => Arc::new(
+            values
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(*precision, *scale)
+                .ok()?,
+        ),
         _ => return None,
     })
 }
