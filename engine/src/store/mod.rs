@@ -29,7 +29,7 @@ use object_store::{OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, Objec
 use open::Place;
 use parking_lot::Mutex;
 use retry::Retry;
-use rooted::{Counters, Rooted};
+use rooted::{Counters, Rooted, Whole};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -140,13 +140,21 @@ impl Meadow {
     }
 
     /// The whole object; `None` only when the store says it is not there. Retries inside the deadline.
+    /// `Corrupt` when it has more than a gigabyte.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         match self
             .rooted
             .read_whole(&path_of(key)?, WHOLE_OBJECT_BYTES_MAX)
             .await
         {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(Whole::Bytes(bytes)) => Ok(Some(bytes)),
+            Ok(Whole::TooLarge(size_bytes)) => Err(Error::corrupt(
+                key,
+                format!(
+                    "it has {size_bytes} bytes, and nothing that is read whole has more than \
+                     {WHOLE_OBJECT_BYTES_MAX}"
+                ),
+            )),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(store_error("reading", key, error)),
         }
