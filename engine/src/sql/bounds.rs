@@ -64,10 +64,10 @@ enum Values {
 }
 
 impl Values {
-    fn of(data_type: &DataType) -> Self {
+    fn of(data_type: &DataType, count: usize) -> Self {
         match data_type {
-            DataType::Float32 | DataType::Float64 => Self::Floats(vec![]),
-            DataType::Utf8 | DataType::Utf8View => Self::Texts(vec![]),
+            DataType::Float32 | DataType::Float64 => Self::Floats(Vec::with_capacity(count)),
+            DataType::Utf8 | DataType::Utf8View => Self::Texts(Vec::with_capacity(count)),
             DataType::Int8
             | DataType::Int16
             | DataType::Int32
@@ -76,8 +76,8 @@ impl Values {
             | DataType::UInt16
             | DataType::UInt32
             | DataType::Date32
-            | DataType::Timestamp(..) => Self::Integers(vec![]),
-            DataType::UInt64 | DataType::Decimal128(..) => Self::Wide(vec![]),
+            | DataType::Timestamp(..) => Self::Integers(Vec::with_capacity(count)),
+            DataType::UInt64 | DataType::Decimal128(..) => Self::Wide(Vec::with_capacity(count)),
             _ => Self::Unordered,
         }
     }
@@ -116,13 +116,14 @@ impl Values {
 }
 
 impl BoundsBuilder {
-    pub fn new(column: &str, data_type: &DataType) -> Self {
+    /// `count`: cells that will go by.
+    pub fn new(column: &str, data_type: &DataType, count: usize) -> Self {
         Self {
             column: column.to_string(),
             data_type: data_type.clone(),
-            min: Values::of(data_type),
-            max: Values::of(data_type),
-            null_count: vec![],
+            min: Values::of(data_type, count),
+            max: Values::of(data_type, count),
+            null_count: Vec::with_capacity(count),
             is_tight: true,
         }
     }
@@ -484,7 +485,7 @@ mod tests {
     use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 
     fn bounds(statistics: &[Option<&str>], column: &str, data_type: &DataType) -> Bounds {
-        let mut builders = [BoundsBuilder::new(column, data_type)];
+        let mut builders = [BoundsBuilder::new(column, data_type, statistics.len())];
         for statistics in statistics {
             push_statistics(*statistics, &mut builders);
         }

@@ -91,7 +91,8 @@ impl CellIndex {
                 let rows: Vec<_> = self.cells.iter().map(|cell| cell.rows).collect();
                 columns.insert(name.clone(), Arc::new(partition_bounds(values, &rows)));
             } else {
-                builders.push(BoundsBuilder::new(name, field.data_type()));
+                let count = self.cells.len();
+                builders.push(BoundsBuilder::new(name, field.data_type(), count));
             }
         }
         if !builders.is_empty() {
