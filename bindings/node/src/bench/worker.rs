@@ -110,7 +110,7 @@ impl Handle {
         let started = Instant::now();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|source| Failure::File {
-            path: command.get_program().into(),
+            path: command.get_program().display().to_string(),
             source,
         })?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take());
