@@ -2,6 +2,7 @@
 //! They use the public doors only: the command line, the Rust crate, and other people's clients.
 
 mod bad_input;
+mod benchmarks;
 mod corruption;
 mod documentation;
 mod faults;
