@@ -2,8 +2,11 @@
 //! They use the public doors only: the command line, the Rust crate, and other people's clients.
 
 mod bad_input;
+mod benchmarks;
 mod corruption;
 mod documentation;
 mod faults;
 mod interoperability;
+mod keeper;
 mod s3;
+mod statements;

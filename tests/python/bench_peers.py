@@ -1,77 +1,149 @@
-"""Runs a benchmark of apiary-node and the same work with a Python client, and prints the ratio.
+"""Runs a benchmark of apiary-node and the same work with Python `deltalake`, in turn.
 
-bench_peers.py load|commits NODE_BINARY STORAGE_DIRECTORY [RUNS]
+    bench_peers.py load|commits NODE_BINARY [--runs N] [--scale S] [--appends N] [--output FILE]
 
-load     TPC-H SF1 from the same Parquet files, deltalake's streaming writer (rows a second)
-commits  1,000 awaited appends of 100 rows without sync (appends a second)
+load     TPC-H from the same Parquet files; rows a second, peak memory
+commits  awaited appends of 100 rows without sync, by one process and by four on one table
 
-A figure is the median of RUNS (5). The last line is JSON.
+Every run of the peer is a process of its own. A figure is the median of the runs. The working
+directory is a temporary one under --directory, by default the current one.
 """
 
+import argparse
 import glob
 import json
+import multiprocessing
 import os
 import resource
-import shutil
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
 
 import deltalake
 import pyarrow as pa
 import pyarrow.dataset
 
-kind, node, storage = sys.argv[1:4]
-runs = int(sys.argv[4]) if len(sys.argv) > 4 else 5
-os.makedirs(storage, exist_ok=True)
+ROWS = 100
 
 
-def apiary(*arguments):
-    out = os.path.join(storage, "figures.json")
-    command = [node, "--storage", storage, "bench", kind, "--runs", str(runs), "-o", out, *arguments]
-    subprocess.run(command, check=True)
+def append_rows(first):
+    ids = range(first, first + ROWS)
+    return pa.table({"id": pa.array(ids, pa.int64()), "text": [f"row {id} of an append" for id in ids]})
+
+
+def load(target, files):
+    started, rows = time.monotonic(), 0
+    for index, file in enumerate(files):
+        data = pyarrow.dataset.dataset(file)
+        rows += data.count_rows()
+        deltalake.write_deltalake(os.path.join(target, str(index)), data.scanner().to_reader())
+    return {"rate": rows / (time.monotonic() - started)}
+
+
+def append(target, first, count):
+    started, refused = time.monotonic(), 0
+    for index in range(count):
+        try:
+            deltalake.write_deltalake(target, append_rows(first + index * ROWS), mode="append")
+        except deltalake.exceptions.DeltaError:
+            refused += 1
+    return {"rate": count / (time.monotonic() - started), "refused": refused}
+
+
+def reporting(pipe, work, arguments):
+    figures = work(*arguments)
+    figures["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    pipe.send(figures)
+
+
+def in_processes(work, all_arguments):
+    """The figures of each process, and the seconds that all of them took."""
+    spawn = multiprocessing.get_context("spawn")
+    children = []
+    started = time.monotonic()
+    for arguments in all_arguments:
+        ours, theirs = spawn.Pipe()
+        child = spawn.Process(target=reporting, args=(theirs, work, arguments))
+        child.start()
+        theirs.close()
+        children.append((child, ours))
+    figures = [pipe.recv() for _, pipe in children]
+    for child, _ in children:
+        child.join()
+    return figures, time.monotonic() - started
+
+
+def apiary(options, directory, *arguments):
+    out = os.path.join(directory, "figures.json")
+    storage = os.path.join(directory, "apiary")
+    command = [options.node, "--storage", storage, "bench", options.benchmark, "--runs", "1", "-o", out, *arguments]
+    subprocess.run(command, check=True, cwd=directory, stdout=subprocess.DEVNULL)
     with open(out) as figures:
         return json.load(figures)
 
 
-def fresh(name):
-    path = os.path.join(storage, name)
-    shutil.rmtree(path, ignore_errors=True)
-    return path
+def run_load(options, directory, peer):
+    ours = apiary(options, directory, "--scale", options.scale)
+    files = sorted(glob.glob(os.path.join(ours["input"], f"*-{options.scale}.parquet")))
+    ((theirs,), _) = in_processes(load, [(peer, files)])
+    return {
+        "apiary_rows_per_second": ours["rows_per_second"],
+        "deltalake_rows_per_second": theirs["rate"],
+        "ratio": ours["rows_per_second"] / theirs["rate"],
+        "apiary_peak_mib": ours["peak_mib"],
+        "deltalake_peak_mib": theirs["peak_mib"],
+    }
 
 
-def load_with_deltalake(files):
-    rows, started = 0, time.monotonic()
-    for file in files:
-        data = pyarrow.dataset.dataset(file)
-        rows += data.count_rows()
-        target = fresh("peer")
-        deltalake.write_deltalake(target, data.scanner().to_reader())
-    return rows / (time.monotonic() - started)
+def run_commits(options, directory, peer):
+    ours = apiary(options, directory, "--appends", str(options.appends))
+    single, shared = os.path.join(peer, "single"), os.path.join(peer, "shared")
+    for table in (single, shared):
+        deltalake.write_deltalake(table, append_rows(0).slice(0, 0))
+    ((theirs,), _) = in_processes(append, [(single, 0, options.appends)])
+    share = options.appends // ours["processes"]
+    work = [(shared, index * share * ROWS, share) for index in range(ours["processes"])]
+    together, seconds = in_processes(append, work)
+    rows = deltalake.DeltaTable(shared).to_pyarrow_table()
+    committed = share * ours["processes"] - sum(one["refused"] for one in together)
+    return {
+        "durable_ratio_to_bare_loop": ours["ratio"],
+        "apiary_appends_per_second": ours["unsynced_appends_per_second"],
+        "deltalake_appends_per_second": theirs["rate"],
+        "ratio": ours["unsynced_appends_per_second"] / theirs["rate"],
+        "apiary_shared_appends_per_second": ours["shared_appends_per_second"],
+        "deltalake_shared_appends_per_second": committed / seconds,
+        "shared_ratio": ours["shared_appends_per_second"] / (committed / seconds),
+        "apiary_failures": len(ours["failures"]),
+        "deltalake_refused": sum(one["refused"] for one in together),
+        "deltalake_rows_missing": committed * ROWS - rows.num_rows,
+    }
 
 
-def append_with_deltalake(count):
-    target = fresh("peer")
-    rows = pa.table({"a": pa.array(range(100), pa.int64()), "b": pa.array(["x" * 20] * 100)})
-    deltalake.write_deltalake(target, rows)
-    started = time.monotonic()
-    for _ in range(count):
-        deltalake.write_deltalake(target, rows, mode="append")
-    return count / (time.monotonic() - started)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=["load", "commits"])
+    parser.add_argument("node", type=os.path.abspath)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scale", default="1")
+    parser.add_argument("--appends", type=int, default=1000)
+    parser.add_argument("--directory", default=".", help="where the temporary directory is made")
+    parser.add_argument("--output", type=os.path.abspath)
+    options = parser.parse_args()
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="apiary-peers-", dir=options.directory) as directory:
+        for _ in range(options.runs):
+            with tempfile.TemporaryDirectory(dir=directory) as peer:
+                work = run_load if options.benchmark == "load" else run_commits
+                runs.append(work(options, os.path.abspath(directory), peer))
+            print(json.dumps(runs[-1]), flush=True)
+    figures = {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
+    print(json.dumps(figures, indent=2))
+    if options.output:
+        with open(options.output, "w") as file:
+            json.dump({"benchmark": options.benchmark, "medians": figures, "runs": runs}, file, indent=2)
 
 
-ours = apiary(*(["--scale", "1"] if kind == "load" else []))
-if kind == "load":
-    files = sorted(glob.glob(os.path.join(storage, "input", "*-1.parquet")))
-    theirs = statistics.median(load_with_deltalake(files) for _ in range(runs))
-    mine = ours["rows_per_second"]
-else:
-    theirs = statistics.median(append_with_deltalake(1000) for _ in range(runs))
-    mine = ours["unsynced_appends_per_second"]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-result = {"benchmark": kind, "apiary": ours, "deltalake_per_second": round(theirs, 1), "deltalake_peak_mib": round(peak)}
-if mine:
-    result["ratio"] = round(mine / theirs, 3)
-    print(f"{kind}: apiary {mine:.0f}, deltalake {theirs:.0f} a second, ratio {mine / theirs:.2f}")
-print(json.dumps(result))
+if __name__ == "__main__":
+    main()

@@ -247,6 +247,10 @@ pub struct BenchTpch {
     /// Queries to run
     #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
     pub queries: Vec<u32>,
+    /// A third engine on the same cells: a program, with arguments, that takes a worker's orders as
+    /// tests/python/duckdb_worker.py does
+    #[arg(long, value_name = "COMMAND")]
+    pub peer: Option<String>,
     #[command(flatten)]
     pub measure: Measure,
 }

@@ -26,14 +26,22 @@ use std::sync::Arc;
 const REQUESTS_MAX: usize = 16;
 
 impl Catalog {
-    /// Finishes purges whose node went away. Returns how many there were.
+    /// Finishes purges whose node went away. Returns how many there were. One that fails does not
+    /// keep the others from being tried; the first error is given at the end.
     pub async fn finish_purges(&self) -> Result<usize> {
         let head = self.head().await?;
+        let mut failed = None;
         for (location, id) in &head.registry.purging {
-            self.purge(location, *id).await?;
+            if let Err(error) = self.purge(location, *id).await {
+                tracing::warn!(location, %error, "a purge could not be finished");
+                failed.get_or_insert(error);
+            }
         }
         self.leave_hint().await;
-        Ok(head.registry.purging.len())
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(head.registry.purging.len()),
+        }
     }
 
     /// Deletes what lies under a dropped frame's location and fences its log.

@@ -91,7 +91,7 @@ impl Cell {
     }
 
     /// `add.path`, as the log spells it.
-    pub fn path(&self) -> &str {
+    pub fn add_path(&self) -> &str {
         self.text(0, self.path_end)
     }
 
@@ -99,7 +99,7 @@ impl Cell {
     pub fn physical_path(&self) -> &str {
         match self.decoded_end > self.path_end {
             true => self.text(self.path_end, self.decoded_end),
-            false => self.path(),
+            false => self.add_path(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Cell {
         let rare = self.rare.as_deref().cloned().unwrap_or_default();
         let values = self.partition_values();
         Add {
-            path: self.path().to_string(),
+            path: self.add_path().to_string(),
             partition_values: values
                 .map(|(name, value)| (name, value.map(str::to_string)))
                 .collect(),
@@ -238,6 +238,11 @@ impl Tombstone {
         }
     }
 
+    /// The physical path, decoded where it can be.
+    pub fn path(&self) -> &str {
+        self.decoded.as_deref().unwrap_or(&self.remove.path)
+    }
+
     /// By the protocol, absence means "long ago".
     pub fn deleted_at_ms(&self) -> i64 {
         self.remove.deletion_timestamp.unwrap_or(0)
@@ -270,8 +275,7 @@ impl Keyed for Arc<Cell> {
 
 impl Keyed for Arc<Tombstone> {
     fn key_ref(&self) -> KeyRef<'_> {
-        let path = self.decoded.as_deref().unwrap_or(&self.remove.path);
-        KeyRef::new(path, self.remove.deletion_vector.as_ref())
+        KeyRef::new(self.path(), self.remove.deletion_vector.as_ref())
     }
 }
 

@@ -20,10 +20,10 @@ pub fn check_dense(versions: &[u64]) -> Result<(), String> {
 pub fn check_no_duplicate_cells(snapshot: &Snapshot) -> Result<(), String> {
     let mut previous: Option<&str> = None;
     for live in &snapshot.cells {
-        if previous == Some(live.0.path()) {
-            return Err(format!("{} is live twice", live.0.path()));
+        if previous == Some(live.0.physical_path()) {
+            return Err(format!("{} is live twice", live.0.physical_path()));
         }
-        previous = Some(live.0.path());
+        previous = Some(live.0.physical_path());
     }
     Ok(())
 }

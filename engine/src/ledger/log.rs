@@ -38,6 +38,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// The newest complete checkpoint, by its name.
+    pub fn newest_checkpoint(&self) -> Option<u64> {
+        self.checkpoints.keys().next_back().copied()
+    }
+
     /// Sorts keys of a log; names that are not ours to know are skipped.
     pub fn parse(prefix: &str, objects: impl IntoIterator<Item = (String, u64)>) -> Self {
         let mut listing = Self::default();

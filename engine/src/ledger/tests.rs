@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod foreign;
+mod keep;
 mod model;
 mod rules;
 mod vectors;
@@ -107,7 +108,7 @@ async fn commit_one(ledger: &Ledger, base: &Arc<Snapshot>, intent: Intent) -> Re
 fn paths(snapshot: &Snapshot) -> Vec<String> {
     snapshot
         .cells()
-        .map(|cell| cell.path().to_string())
+        .map(|cell| cell.add_path().to_string())
         .collect()
 }
 

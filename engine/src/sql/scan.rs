@@ -187,7 +187,7 @@ impl FrameScanExec {
                 .iter()
                 .map(|column| ScalarValue::try_from_array(column, index))
                 .collect::<DfResult<Vec<_>>>()?;
-            let key = cell_key(&self.identity.location, cell.path())?;
+            let key = cell_key(&self.identity.location, cell.add_path())?;
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
                 location: key.clone(),
                 last_modified: modified_at(cell),

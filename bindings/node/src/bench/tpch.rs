@@ -2,7 +2,8 @@
 //!
 //! *Cold*: new processes, and the cells out of the page cache. *Warm*: processes that live on, first
 //! interleaved (each query on each engine in turn), then back to back (all queries on one engine).
-//! Two processes of each engine run warm: their ratio is what chance alone does.
+//! Two processes of each engine run warm: their ratio is what chance alone does. A third engine, a
+//! program that takes the same orders, can run beside them.
 
 use super::worker::{BOX, Engine, HIVE, Handle, Order, fill};
 use super::{Bench, Ground, answers, median, mib, rounded, unexpected};
@@ -15,12 +16,30 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// The four that run warm: name, engine.
-const ENGINES: [(&str, Engine); 4] = [
-    ("apiary", Engine::Apiary),
-    ("datafusion", Engine::Datafusion),
-    ("apiary_copy", Engine::Apiary),
-    ("datafusion_copy", Engine::Datafusion),
+const OURS: &str = "apiary";
+const THEIRS: &str = "datafusion";
+const PEER: &str = "peer";
+
+/// A contestant, and its copy that runs warm beside it.
+#[derive(Clone, Copy)]
+struct Contestant {
+    name: &'static str,
+    copy_name: &'static str,
+}
+
+const CONTESTANTS: [Contestant; 3] = [
+    Contestant {
+        name: OURS,
+        copy_name: "apiary_copy",
+    },
+    Contestant {
+        name: THEIRS,
+        copy_name: "datafusion_copy",
+    },
+    Contestant {
+        name: PEER,
+        copy_name: "peer_copy",
+    },
 ];
 
 /// Table name to its cells.
@@ -31,6 +50,7 @@ struct Field<'a> {
     ground: Ground,
     files: Files,
     queries: BTreeMap<u32, String>,
+    peer: Option<&'a str>,
     runs: u32,
     failures: Vec<String>,
 }
@@ -61,6 +81,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchTpch) -> Result<Value> {
         ground,
         files,
         queries: queries.collect(),
+        peer: options.peer.as_deref(),
         runs: options.measure.runs,
         failures: vec![],
     };
@@ -99,16 +120,28 @@ fn prepare(bench: &Bench<'_>, ground: &Ground, scale: f64) -> Result<Files> {
 }
 
 impl Field<'_> {
-    fn spawn(&self, engine: Engine) -> Result<Handle> {
-        let mut handle = Handle::spawn(engine, self.ground.path(), self.bench.config)?;
-        if engine == Engine::Datafusion {
-            for (table, files) in &self.files {
-                let (table, files) = ((*table).to_owned(), files.clone());
-                handle.must(&Order::Register { table, files })?;
+    fn contestants(&self) -> &'static [Contestant] {
+        match self.peer {
+            Some(_) => &CONTESTANTS,
+            None => &CONTESTANTS[..2],
+        }
+    }
+
+    fn spawn(&self, contestant: Contestant) -> Result<Handle> {
+        let (storage, config) = (self.ground.path(), self.bench.config);
+        let mut handle = match (contestant.name, self.peer) {
+            (PEER, Some(command)) => Handle::spawn_peer(command)?,
+            (OURS, _) => {
+                let mut handle = Handle::spawn(Engine::Apiary, storage, config)?;
+                let sql = format!("USE HIVE {HIVE}; USE BOX {BOX}");
+                handle.must(&Order::Run { sql, to: None })?;
+                return Ok(handle);
             }
-        } else {
-            let sql = format!("USE HIVE {HIVE}; USE BOX {BOX}");
-            handle.must(&Order::Run { sql, to: None })?;
+            _ => Handle::spawn(Engine::Datafusion, storage, config)?,
+        };
+        for (table, files) in &self.files {
+            let (table, files) = ((*table).to_owned(), files.clone());
+            handle.must(&Order::Register { table, files })?;
         }
         Ok(handle)
     }
@@ -132,82 +165,90 @@ impl Field<'_> {
 
     fn check_answers(&mut self) -> Result<()> {
         let scratch = self.bench.temporary()?;
-        let (ours, theirs) = (scratch.path().join("ours"), scratch.path().join("theirs"));
-        let mut apiary = self.spawn(Engine::Apiary)?;
-        let mut datafusion = self.spawn(Engine::Datafusion)?;
+        let mut handles = Vec::new();
+        for contestant in self.contestants() {
+            handles.push((contestant.name, self.spawn(*contestant)?));
+        }
+        let mut wrong = 0;
         for (number, sql) in self.queries.clone() {
-            let mut both = true;
-            for (handle, name, to) in [
-                (&mut apiary, "apiary", &ours),
-                (&mut datafusion, "datafusion", &theirs),
-            ] {
+            let mut answers = Vec::new();
+            for (name, handle) in &mut handles {
+                let (sql, to) = (sql.clone(), scratch.path().join(*name));
                 let order = Order::Run {
-                    sql: sql.clone(),
+                    sql,
                     to: Some(to.clone()),
                 };
-                if let Some(error) = handle.order(&order)?["error"].as_str() {
-                    self.fail(format!("query {number} on {name}: {error}"));
-                    both = false;
+                match handle.order(&order)?["error"].as_str() {
+                    Some(error) => self.fail(format!("query {number} on {name}: {error}")),
+                    None => answers.push((*name, to)),
                 }
             }
-            if both && let Some(difference) = answers::difference(&ours, &theirs)? {
-                self.fail(format!("query {number} has another answer: {difference}"));
+            let mut equal = answers.len() == handles.len();
+            if let Some(((OURS, ours), others)) = answers.split_first() {
+                for (name, theirs) in others {
+                    if let Some(difference) = answers::difference(ours, theirs)? {
+                        self.fail(format!("query {number} differs from {name}: {difference}"));
+                        equal = false;
+                    }
+                }
             }
+            wrong += usize::from(!equal);
         }
-        let equal = self.queries.len() - self.failures.len().min(self.queries.len());
+        let equal = self.queries.len() - wrong;
         println!("answers equal: {equal} of {}", self.queries.len());
         Ok(())
     }
 
     fn cold(&mut self) -> Result<Value> {
         let numbers: Vec<u32> = self.queries.keys().copied().collect();
+        let mut contestants = self.contestants().to_vec();
         let mut totals: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         let mut peaks: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for run in 0..self.runs {
-            for index in 0..2 {
-                let (name, engine) = ENGINES[(index + run as usize) % 2];
+        for _ in 0..self.runs {
+            for contestant in &contestants {
                 self.files
                     .values()
                     .flatten()
                     .try_for_each(|path| forget(path))?;
-                let mut handle = self.spawn(engine)?;
+                let mut handle = self.spawn(*contestant)?;
                 let mut total = 0.0;
                 for &number in &numbers {
-                    total += self.time(&mut handle, name, number)?.unwrap_or(f64::NAN);
+                    let ms = self.time(&mut handle, contestant.name, number)?;
+                    total += ms.unwrap_or(f64::NAN);
                 }
-                totals.entry(name).or_default().push(total);
+                totals.entry(contestant.name).or_default().push(total);
                 let report = handle.must(&Order::Report)?;
                 let peak = report["peak_bytes"].as_u64().unwrap_or(0);
-                peaks.entry(name).or_default().push(mib(peak));
+                peaks.entry(contestant.name).or_default().push(mib(peak));
             }
+            contestants.rotate_left(1);
         }
         let total = |name: &str| totals.get(name).map_or(f64::NAN, |values| median(values));
         let peak = |name: &str| peaks.get(name).map_or(f64::NAN, |values| median(values));
-        let ratio = total("apiary") / total("datafusion");
-        println!(
-            "cold           {:>8.0} ms against {:>8.0} ms   {ratio:.3}",
-            total("apiary"),
-            total("datafusion")
-        );
-        println!(
-            "peak memory    {:>8.0} MiB against {:>7.0} MiB  {:.3}",
-            peak("apiary"),
-            peak("datafusion"),
-            peak("apiary") / peak("datafusion")
-        );
-        Ok(json!({
-            "apiary_ms": rounded(total("apiary")),
-            "datafusion_ms": rounded(total("datafusion")),
-            "ratio": rounded(ratio),
-            "apiary_peak_mib": rounded(peak("apiary")),
-            "datafusion_peak_mib": rounded(peak("datafusion")),
-        }))
+        let mut figures = serde_json::Map::new();
+        for contestant in self.contestants() {
+            let name = contestant.name;
+            figures.insert(format!("{name}_ms"), rounded(total(name)));
+            figures.insert(format!("{name}_peak_mib"), rounded(peak(name)));
+            if name == OURS {
+                continue;
+            }
+            let (ratio, peak_ratio) = (total(OURS) / total(name), peak(OURS) / peak(name));
+            figures.insert(format!("ratio_to_{name}"), rounded(ratio));
+            figures.insert(format!("peak_ratio_to_{name}"), rounded(peak_ratio));
+            line("cold", "ms", total(OURS), name, total(name));
+            line("peak memory", "MiB", peak(OURS), name, peak(name));
+        }
+        Ok(Value::Object(figures))
     }
 
     fn warm(&mut self) -> Result<Value> {
         let mut handles = Vec::new();
-        for (name, engine) in ENGINES {
-            handles.push((name, self.spawn(engine)?));
+        for contestant in self.contestants() {
+            handles.push((contestant.name, self.spawn(*contestant)?));
+        }
+        for contestant in self.contestants() {
+            handles.push((contestant.copy_name, self.spawn(*contestant)?));
         }
         let numbers: Vec<u32> = self.queries.keys().copied().collect();
         // Once without the clock, so that nobody's first time counts.
@@ -258,40 +299,40 @@ impl Field<'_> {
             (0..self.runs).map(sum).collect()
         };
         let total = |name: &'static str| median(&totals(name));
-        let [ours, theirs, ours_copy, theirs_copy] = ENGINES.map(|(name, _)| total(name));
-        let ratio = ours / theirs;
-        println!(
-            "{title:<14} {ours:>8.0} ms against {theirs:>8.0} ms   {ratio:.3}   \
-             (copies: {:.3}, {:.3})",
-            ours_copy / ours,
-            theirs_copy / theirs
-        );
+        let mut figures = serde_json::Map::new();
+        for Contestant { name, copy_name } in self.contestants() {
+            figures.insert(format!("{name}_ms"), rounded(total(name)));
+            let copies = total(copy_name) / total(name);
+            figures.insert(format!("{name}_copy_ratio"), rounded(copies));
+            if *name != OURS {
+                let ratio = total(OURS) / total(name);
+                figures.insert(format!("ratio_to_{name}"), rounded(ratio));
+                line(title, "ms", total(OURS), name, total(name));
+            }
+            println!("{:>16} copies of {name}: {copies:.3}", "");
+        }
         let mut queries = serde_json::Map::new();
         for number in self.queries.keys() {
             let of = |name| {
-                times
-                    .get(&(name, *number))
-                    .map_or(f64::NAN, |values| median(values))
+                let values = times.get(&(name, *number));
+                values.map_or(f64::NAN, |values| median(values))
             };
-            let (ours, theirs) = (of("apiary"), of("datafusion"));
-            queries.insert(
-                number.to_string(),
-                json!({
-                    "apiary_ms": rounded(ours),
-                    "datafusion_ms": rounded(theirs),
-                    "ratio": rounded(ours / theirs),
-                }),
-            );
+            let ms = self.contestants().iter().map(|contestant| {
+                let key = format!("{}_ms", contestant.name);
+                (key, rounded(of(contestant.name)))
+            });
+            queries.insert(number.to_string(), Value::Object(ms.collect()));
         }
-        Ok(json!({
-            "apiary_ms": rounded(ours),
-            "datafusion_ms": rounded(theirs),
-            "ratio": rounded(ratio),
-            "apiary_copy_ratio": rounded(ours_copy / ours),
-            "datafusion_copy_ratio": rounded(theirs_copy / theirs),
-            "queries": queries,
-        }))
+        figures.insert("queries".into(), Value::Object(queries));
+        Ok(Value::Object(figures))
     }
+}
+
+fn line(title: &str, unit: &str, ours: f64, name: &str, theirs: f64) {
+    let ratio = ours / theirs;
+    println!(
+        "{title:<14} {ours:>8.0} {unit} against {theirs:>8.0} {unit} of {name:<10} {ratio:.3}"
+    );
 }
 
 /// Asks the system to drop a file from its page cache; it is clean, because commits are synced.

@@ -73,12 +73,7 @@ pub struct Handle {
 impl Handle {
     /// Starts this program again as a worker, and waits until it is ready.
     pub fn spawn(engine: Engine, storage: &Path, config: &Config) -> Result<Self> {
-        let started = Instant::now();
-        let here = |source| Failure::File {
-            path: "a worker process".into(),
-            source,
-        };
-        let program = std::env::current_exe().map_err(here)?;
+        let program = std::env::current_exe().map_err(not_started)?;
         let mut command = Command::new(program);
         let engine = match engine {
             Engine::Apiary => "apiary",
@@ -97,8 +92,27 @@ impl Handle {
             .arg(settings)
             .arg("--log")
             .arg(&config.log);
+        Self::start(command)
+    }
+
+    /// Starts another program that takes the same orders: its words, separated by spaces.
+    pub fn spawn_peer(command: &str) -> Result<Self> {
+        let mut words = command.split_whitespace();
+        let program = words
+            .next()
+            .ok_or_else(|| Failure::Usage("--peer: names no program".into()))?;
+        let mut command = Command::new(program);
+        command.args(words);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        let started = Instant::now();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(here)?;
+        let mut child = command.spawn().map_err(|source| Failure::File {
+            path: command.get_program().display().to_string(),
+            source,
+        })?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take());
         let Some(answers) = answers else {
             return Err(unexpected("a worker without output".into()));
@@ -144,6 +158,13 @@ impl Handle {
             Some(error) => Err(apiary::Error::rejected(error).into()),
             None => Ok(answer),
         }
+    }
+}
+
+fn not_started(source: std::io::Error) -> Failure {
+    Failure::File {
+        path: "a worker process".into(),
+        source,
     }
 }
 

@@ -233,7 +233,7 @@ fn check_rows(newest: &Snapshot, by_version: &BTreeMap<u64, Vec<Done>>) {
     }
     let rows: Vec<String> = newest
         .cells()
-        .flat_map(|cell| tokens(cell.path()))
+        .flat_map(|cell| tokens(cell.add_path()))
         .collect();
     let distinct: BTreeSet<String> = rows.iter().cloned().collect();
     assert_eq!(distinct.len(), rows.len(), "a row is there twice");
