@@ -52,6 +52,7 @@ impl World {
             target_cell_bytes: 16 << 20,
             row_group_rows_max,
             max_partitions: 1,
+            rows_before: 0,
         };
         let rows = futures::stream::iter(vec![Ok(rows.clone())]);
         let schema = Arc::clone(&spec.schema.logical);
