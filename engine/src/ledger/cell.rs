@@ -44,6 +44,8 @@ impl Cell {
     /// Refuses a path that leaves the location.
     pub fn new(add: Add) -> Result<Self, PathError> {
         let rows = add.stats.as_deref().and_then(Statistics::parse_row_count);
+        // No file has more, and SQL could not count them.
+        let rows = rows.filter(|rows| i64::try_from(*rows).is_ok());
         Self::with_rows(add, rows)
     }
 
@@ -180,6 +182,13 @@ impl Cell {
             deletion_vector: add.deletion_vector,
         }
     }
+}
+
+/// Bytes of cells by the log, which may claim anything: a sum that overflows is as good as infinite.
+pub fn total_bytes(cells: &[Arc<Cell>]) -> u64 {
+    cells
+        .iter()
+        .fold(0, |sum, cell| sum.saturating_add(cell.size_bytes()))
 }
 
 impl fmt::Debug for Cell {
