@@ -101,7 +101,11 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
             TaskEnd::Lost => None,
         };
         // Forgetting the rows is what decides: the client may take one at any moment.
-        let delivered = !writer.restart();
+        let next = writer.restart();
+        let delivered = next.is_none();
+        if let (Outlet::Answer(_, writer), Some(next)) = (&mut *outlet, next) {
+            *writer = next;
+        }
         ladder.failed(&context.planner, failure, delivered)?;
     }
 }

@@ -89,6 +89,8 @@ struct State {
     visible: bool,
     delivered: bool,
     reader_gone: bool,
+    /// The attempt whose rows are taken; what an earlier one still brings is refused.
+    generation: u64,
     end: Option<Result<()>>,
 }
 
@@ -104,6 +106,7 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct Writer {
     shared: Arc<Shared>,
+    generation: u64,
     _last: Arc<LastWriter>,
 }
 
@@ -132,6 +135,7 @@ pub(crate) fn run_ahead(
     (
         Writer {
             shared: shared.clone(),
+            generation: 0,
             _last: last,
         },
         Reader { shared },
@@ -139,11 +143,12 @@ pub(crate) fn run_ahead(
 }
 
 impl Writer {
-    /// Takes a batch, into memory or into a file of `scratch`. Never waits for the reader.
+    /// Takes a batch, into memory or into a file of `scratch`. Never waits for the reader. `Cancelled`
+    /// when nobody wants it: the reader has gone, or the answer was restarted since.
     pub(crate) fn push(&self, batch: RecordBatch, scratch: &Arc<DiskManager>) -> Result<()> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        if state.reader_gone {
+        if state.reader_gone || state.generation != self.generation {
             return Err(Error::Cancelled);
         }
         let bytes = batch.get_array_memory_size() as u64;
@@ -168,16 +173,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Forgets an attempt's rows for the next attempt; false when some were delivered already.
-    pub(crate) fn restart(&self) -> bool {
+    /// Forgets an attempt's rows and gives the writer of the next attempt: a task that is lost may
+    /// still be running and bring more. `None` when rows were delivered already.
+    pub(crate) fn restart(&self) -> Option<Self> {
         let mut state = self.shared.state.lock();
         if state.delivered {
-            return false;
+            return None;
         }
         state.segments.clear();
         state.memory_bytes = 0;
         state.visible = false;
-        true
+        state.generation += 1;
+        Some(Self {
+            generation: state.generation,
+            ..self.clone()
+        })
     }
 
     /// All rows are in, or no more will come. The first call counts.

@@ -76,15 +76,33 @@ async fn rows_are_not_shown_before_the_buffer_is_full_or_the_plan_has_ended() {
     let mut rows = reader.into_stream(Handle::current(), ());
     writer.push(numbers(0..10), scratch).expect("room");
     assert!(rows.next().now_or_never().is_none());
-    assert!(writer.restart(), "nothing was delivered");
-    writer.push(numbers(5..8), scratch).expect("room");
-    writer.finish(Ok(()));
+    let next = writer.restart().expect("nothing was delivered");
+    next.push(numbers(5..8), scratch).expect("room");
+    next.finish(Ok(()));
     let read: Vec<RecordBatch> = rows.try_collect().await.expect("rows");
     assert_eq!(
         values(&read),
         [5, 6, 7],
         "the first attempt's rows are gone"
     );
+}
+
+#[tokio::test]
+async fn a_task_that_outlives_its_attempt_adds_nothing_to_the_next() {
+    let chamber = chamber();
+    let scratch = &chamber.runtime.disk_manager;
+    let (lost, reader) = run_ahead(numbers_schema(), 64 << 10, ResultsBudget::new(1 << 20));
+    lost.push(numbers(0..10), scratch).expect("room");
+    // Its bee died, and the task does not know yet.
+    let next = lost.restart().expect("nothing was delivered");
+    next.push(numbers(0..5), scratch).expect("room");
+    let refused = lost.push(numbers(10..20), scratch).expect_err("too late");
+    assert_eq!(refused.kind(), ErrorKind::Cancelled);
+    next.push(numbers(5..20), scratch).expect("room");
+    next.finish(Ok(()));
+    let rows = reader.into_stream(Handle::current(), ());
+    let read: Vec<RecordBatch> = rows.try_collect().await.expect("rows");
+    assert_eq!(values(&read), (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -98,7 +116,7 @@ async fn an_attempt_cannot_be_restarted_once_rows_were_delivered() {
         rows.next().await.expect("rows").expect("rows").num_rows(),
         10
     );
-    assert!(!writer.restart());
+    assert!(writer.restart().is_none());
     writer.finish(Err(Error::ResourcesExhausted("too much".into())));
     let error = rows.next().await.expect("an end").expect_err("an error");
     assert!(error.to_string().contains("too much"));
