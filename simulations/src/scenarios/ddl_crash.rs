@@ -10,23 +10,15 @@ use crate::world::{Computer, Lived, Running, World};
 use apiary_actors::Node;
 use apiary_engine::error::{Error, ErrorKind};
 use arrow::array::{Int64Array, RecordBatch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LIFE_COUNT: u64 = 12;
 const FUSE_MAX: u64 = 250;
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
-/// What is known of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Absent,
-    /// There, made by the statement with this number, with that many rows in it.
-    Present {
-        made_by: u64,
-    },
-    /// A statement was cut off: as before it or as after it.
-    Unknown,
-}
+/// What a name may be: absent, or a frame with one row that says which statement made it. More than
+/// one while the answer to a statement is missing: as before it or as after it.
+type Known = BTreeSet<Option<u64>>;
 
 struct Story {
     computer: Computer,
@@ -37,7 +29,7 @@ struct Story {
 
 pub fn run(world: &mut World) -> Result<(), String> {
     let computer = world.computer("box", Hardware::default());
-    let names = NAMES.map(|name| (name, Known::Absent)).into();
+    let names = NAMES.map(|name| (name, Known::from([None]))).into();
     let rng = world.rng.fork("statements");
     let mut story = Story {
         computer,
@@ -104,25 +96,25 @@ async fn one(
         (true, false) => format!("DROP TABLE IF EXISTS {name}"),
         (false, _) => format!("CREATE TABLE {name} AS SELECT {number} AS made_by"),
     };
-    let before = story.names.insert(name, Known::Unknown);
+    let before = story.names.get(name).cloned().unwrap_or_default();
+    let done = if is_drop { None } else { Some(number) };
+    let open: Known = before.iter().copied().chain([done]).collect();
+    story.names.insert(name, open);
     let result = client::execute_traced(started, &text, &running.name, running.trace()).await;
     if story.computer.disk.is_dark() {
         return Ok(());
     }
     running.trace().count("statements_answered", 1);
-    let after = match (&result, is_drop, before) {
-        (Ok(_), true, _) => Known::Absent,
-        (Ok(_), false, Some(Known::Present { .. })) => {
-            return Err(format!("{text}: succeeded though the frame was there"));
+    let after = match &result {
+        Ok(_) if !is_drop && !before.contains(&None) => {
+            return Err(format!("{text}: succeeded though {name} was {before:?}"));
         }
-        (Ok(_), false, _) => Known::Present { made_by: number },
-        (
-            Err(Error::AlreadyExists { .. }),
-            false,
-            Some(known @ (Known::Present { .. } | Known::Unknown)),
-        ) => known,
-        (Err(error), _, _) if error.kind() == ErrorKind::OutcomeUnknown => Known::Unknown,
-        (Err(error), _, _) => return Err(format!("{text}: {error}")),
+        Ok(_) => Known::from([done]),
+        Err(Error::AlreadyExists { .. }) if !is_drop && before.iter().any(Option::is_some) => {
+            before.into_iter().filter(Option::is_some).collect()
+        }
+        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(()),
+        Err(error) => return Err(format!("{text}: {error}; {name} was {before:?}")),
     };
     story.names.insert(name, after);
     Ok(())
@@ -130,8 +122,7 @@ async fn one(
 
 /// Each name is what was acknowledged; of the unknown ones, what they are is learnt.
 async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(), String> {
-    let names: Vec<(&'static str, Known)> = story.names.iter().map(|(n, k)| (*n, *k)).collect();
-    for (name, known) in names {
+    for (name, known) in story.names.clone() {
         let text = format!("SELECT made_by FROM {name}");
         let result = client::execute_traced(started, &text, &running.name, running.trace()).await;
         if story.computer.disk.is_dark() {
@@ -142,26 +133,20 @@ async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(
             Err(error) if is_absent(&error) => None,
             Err(error) => return Err(format!("{text}: {error}")),
         };
-        let is_right = match (known, &found) {
-            (Known::Absent, None) => true,
-            (Known::Present { made_by }, Some(rows)) => rows == &[made_by],
-            // CREATE TABLE AS makes the frame first and fills it then.
-            (Known::Unknown, Some(rows)) => rows.len() <= 1,
-            (Known::Unknown, None) => true,
-            _ => false,
+        let found = match found.as_deref() {
+            None => None,
+            Some([made_by]) => Some(*made_by),
+            Some(rows) => return Err(format!("LEDGER-2: {name} has the rows {rows:?}")),
         };
-        if !is_right {
+        if !known.contains(&found) {
             return Err(format!(
-                "LEDGER-2: {name} is known as {known:?} and has {found:?}"
+                "LEDGER-2: {name} is known as {known:?} and is {found:?}"
             ));
         }
-        let learnt = match found.as_deref() {
-            // One that is half made is not found, and is there once somebody has finished it.
-            None => known,
-            Some([made_by]) => Known::Present { made_by: *made_by },
-            Some(_) => Known::Unknown,
-        };
-        story.names.insert(name, learnt);
+        // One that is half made is not found, and is there once somebody has finished it.
+        if found.is_some() {
+            story.names.insert(name, Known::from([found]));
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Clients of a node: writers that keep what they were told, readers that check what they see.
 //!
+//! Now and then a writer loses patience and drops its write, in the middle of whatever it does.
+//!
 //! A writer with transactions repeats a write whose outcome it does not know, also after a crash,
 //! under the same `txn`; one without gives every write a new number and never repeats it.
 
@@ -17,7 +19,13 @@ use arrow::record_batch::RecordBatch;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
 use std::time::Duration;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+
+/// In a thousand writes, those that are dropped before their answer.
+const DROPPED_WRITES: u64 = 150;
+/// A dropped write is waited for less than two to the power of this, in microseconds.
+const PATIENCE_EXPONENT: (u64, u64) = (8, 20);
 
 /// A writer's state; it outlives the nodes that it talks to.
 #[derive(Clone, Debug)]
@@ -30,6 +38,8 @@ pub struct Writer {
     pub rng: Rng,
     pub with_txn: bool,
     pub rows_max: u64,
+    /// Waits for every answer.
+    pub is_patient: bool,
     /// Writes that need no repetition any more.
     pub finished_count: u64,
     next_number: u64,
@@ -50,6 +60,7 @@ impl Writer {
             disk: None,
             with_txn: index.is_multiple_of(2),
             rows_max: 20,
+            is_patient: false,
             finished_count: 0,
             next_number: index,
             number_step: count,
@@ -88,7 +99,13 @@ impl Writer {
         };
         // Until an answer comes it may have happened, whatever becomes of this future.
         self.unfinished = self.with_txn.then_some(batch);
-        let result = self.send(node, batch).await;
+        let patience = self.draw_patience();
+        let Ok(result) = timeout(patience, self.send(node, batch)).await else {
+            self.trace
+                .event(&self.name, format_args!("dropped {batch:?}"));
+            self.trace.count("writes_dropped", 1);
+            return Ok(());
+        };
         if !self.is_heard() {
             return Ok(());
         }
@@ -120,6 +137,15 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    fn draw_patience(&mut self) -> Duration {
+        if self.is_patient || !self.rng.chance(DROPPED_WRITES) {
+            return Duration::MAX;
+        }
+        let (low, high) = PATIENCE_EXPONENT;
+        let bound = 1 << self.rng.between(low, high);
+        Duration::from_micros(self.rng.below(bound))
     }
 
     async fn send(&self, node: &Node, batch: Batch) -> Result<u64> {
@@ -189,7 +215,7 @@ pub async fn read_all(node: &Node, trace: &Trace) -> Result<Vec<Row>> {
 }
 
 /// Queries while writers write: every answer must be whole and hold what was acknowledged before.
-/// The error is a violation; a query that failed with an error is none.
+/// A query that failed is no violation when the error's kind is one that faults explain.
 pub async fn watch(
     node: Node,
     model: Model,
@@ -202,12 +228,17 @@ pub async fn watch(
         let before = model.acknowledged();
         let text =
             "SELECT batch, count(*) AS c, count(DISTINCT row) AS d FROM journal GROUP BY batch";
-        let Ok(batches) = execute_traced(&node, text, "watcher", &trace).await else {
-            continue;
-        };
+        let answer = execute_traced(&node, text, "watcher", &trace).await;
         if disk.as_ref().is_some_and(SimFiles::is_dark) {
             continue;
         }
+        let batches = match answer {
+            Ok(batches) => batches,
+            Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
+                continue;
+            }
+            Err(error) => return Err(format!("QUERY-1: a query fails with {error}")),
+        };
         model.with(|writes| query_1::check_counts(writes, &before, &batches))?;
     }
 }
