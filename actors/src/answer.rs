@@ -10,11 +10,15 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
     /// The node's setting when absent.
     pub deadline: Option<Duration>,
+    /// Takes the statement back, until it has an answer, with `Error::Cancelled`. One that has begun
+    /// to change something goes on, and its outcome is told as ever.
+    pub cancel: Option<CancellationToken>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,9 @@ pub struct WriteOptions {
     /// The node's setting when absent.
     pub backpressure: Option<Backpressure>,
     pub deadline: Option<Duration>,
+    /// Takes the write back with `Error::Cancelled`; one that is committing already goes on, and its
+    /// outcome is told as ever.
+    pub cancel: Option<CancellationToken>,
 }
 
 /// What a write did.

@@ -24,8 +24,8 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Consumers that an out-of-memory message names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).unwrap();
@@ -39,6 +39,8 @@ pub(crate) struct Chambers {
     scratch_directory: Option<PathBuf>,
     scratch_bytes_max: u64,
     division: Division,
+    /// Of the chambers that were opened, those whose scratch is still held.
+    scratches: Mutex<Vec<Weak<Scratch>>>,
 }
 
 impl Chambers {
@@ -60,6 +62,7 @@ impl Chambers {
             scratch_directory: settings.scratch_directory.clone(),
             scratch_bytes_max: settings.scratch_bytes_max,
             division,
+            scratches: Mutex::default(),
         })
     }
 
@@ -75,6 +78,14 @@ impl Chambers {
     /// What queries leave behind for later ones.
     pub(crate) fn caches(&self) -> &Arc<Caches> {
         &self.caches
+    }
+
+    /// Whether something is left that runs in a chamber and may write scratch. What a task started
+    /// ends a while after the task that was aborted.
+    pub(crate) fn are_in_use(&self) -> bool {
+        let mut scratches = self.scratches.lock();
+        scratches.retain(|scratch| scratch.strong_count() > 0);
+        !scratches.is_empty()
     }
 
     /// A chamber for a crew of `bees`.
@@ -96,6 +107,11 @@ impl Chambers {
                 ..Default::default()
             }),
         });
+        {
+            let mut scratches = self.scratches.lock();
+            scratches.retain(|scratch| scratch.strong_count() > 0);
+            scratches.push(Arc::downgrade(&scratch));
+        }
         let disk = DiskManagerBuilder::default().with_temp_file_factory(scratch.clone());
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.shared)
             .with_memory_pool(pool.clone())

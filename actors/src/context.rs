@@ -22,7 +22,7 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) planner: PlannerHandle,
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) results: Arc<ResultsBudget>,
+    /// Commits under way; each runs to its end, whatever becomes of who asked for it.
+    pub(crate) commits: TaskTracker,
 }
 
 impl Context {

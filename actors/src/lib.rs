@@ -9,6 +9,7 @@ mod answer;
 mod bee;
 mod bees;
 mod chamber;
+mod commit;
 mod context;
 mod feed;
 mod heartbeat;
@@ -26,6 +27,8 @@ mod write;
 
 #[cfg(test)]
 mod tests;
+
+pub use tokio_util::sync::CancellationToken;
 
 pub use answer::{
     Answer, BeeStatus, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport,

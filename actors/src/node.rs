@@ -1,11 +1,13 @@
 //! The root of the tree and the handle that callers hold.
 //!
 //! Every door spawns its work on the control runtime and waits only for the outcome, so a caller may
-//! use any executor. Dropping a door's future takes the statement back.
+//! use any executor. Dropping a door's future takes the statement back, unless it has begun to
+//! commit: then it goes on to its end.
 
 use crate::answer::{Answer, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport};
 use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
+use crate::commit::Committing;
 use crate::context::Context;
 use crate::ledger::LedgerHandle;
 use crate::mailbox::{Reply, stopped};
@@ -14,11 +16,12 @@ use crate::query::Job;
 use crate::read::{self, ReadJob};
 use crate::results::{Reader, ResultsBudget};
 use crate::root::Tree;
-use crate::write::{self, Committing, CreateJob, QuerySource, Source, WriteJob};
+use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
 use apiary_engine::behavior::{leafcutter, mason};
-use apiary_engine::catalog::Catalog;
+use apiary_engine::catalog::{Catalog, RegistryView};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
+use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::Settings;
 use apiary_engine::sql::{self, Environment, Session, Statement};
 use apiary_engine::store::Meadow;
@@ -32,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// How long a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,7 @@ impl Node {
             ledger,
             planner: PlannerHandle::new(tree.planner.clone()),
             results: ResultsBudget::new(division.results_bytes),
+            commits: TaskTracker::new(),
             chambers,
         });
         let leaf = leafcutter::target_cell_bytes(division.budget_per_bee_bytes);
@@ -143,9 +148,31 @@ impl Node {
         &self.inner.context.environment
     }
 
-    /// DDL and names.
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.environment().catalog
+    /// The names that exist now.
+    pub async fn view(&self) -> Result<Arc<RegistryView>> {
+        if self.inner.tree.is_stopping() {
+            return Err(stopped());
+        }
+        self.environment().catalog.view().await
+    }
+
+    /// Makes or drops names, as a statement: refused by a node that stops, waited for by its stop.
+    /// Dropping this future does not take it back.
+    pub async fn change_names<T, F>(
+        &self,
+        what: &str,
+        work: impl FnOnce(Arc<Catalog>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = work(self.environment().catalog.clone());
+        self.supervised(what, CancellationToken::new(), |committing| async move {
+            committing.begin();
+            work.await
+        })
+        .await
     }
 
     /// Runs one statement. Queries return as soon as they are admitted and planned; rows follow.
@@ -158,6 +185,7 @@ impl Node {
         let deadline = options
             .deadline
             .unwrap_or_else(|| self.environment().settings.query_deadline());
+        let cancel = options.cancel.unwrap_or_default();
         let (session, label) = (session.clone(), self.label());
         match statement {
             Statement::Query(statement) => {
@@ -170,7 +198,7 @@ impl Node {
                     deadline,
                     progress: of_job,
                 };
-                self.execute_query(job, session, progress).await
+                self.execute_query(job, session, progress, cancel).await
             }
             Statement::Insert {
                 frame,
@@ -181,6 +209,7 @@ impl Node {
                 let frame = session.resolve(&frame)?;
                 let options = WriteOptions {
                     overwrite,
+                    cancel: Some(cancel),
                     ..Default::default()
                 };
                 let write = WriteJob {
@@ -223,13 +252,13 @@ impl Node {
                 };
                 let context = self.inner.context.clone();
                 let report = self
-                    .supervised("CREATE TABLE AS", |committing| async move {
+                    .supervised("CREATE TABLE AS", cancel, |committing| async move {
                         write::create_as(&context, job, committing).await
                     })
                     .await?;
                 Ok(Answer::without_rows(session, report))
             }
-            other => self.execute_catalog(other, session, deadline).await,
+            other => self.execute_catalog(other, session, deadline, cancel).await,
         }
     }
 
@@ -238,13 +267,21 @@ impl Node {
         job: ReadJob,
         session: Session,
         progress: Arc<Progress>,
+        asked: CancellationToken,
     ) -> Result<Answer> {
         let context = self.inner.context.clone();
         let label = job.label.clone();
         let client = self
-            .launch(label, |reply| read::drive(context, job, reply))
+            .launch(label, Committing::default(), |reply| {
+                read::drive(context, job, reply)
+            })
             .await?;
-        let (schema, reader): (SchemaRef, Reader) = client.answer.await.map_err(|_| lost())??;
+        let answer = tokio::select! {
+            biased;
+            answer = client.answer => answer,
+            () = asked.cancelled() => return Err(Error::Cancelled),
+        };
+        let (schema, reader): (SchemaRef, Reader) = answer.map_err(|_| lost())??;
         let batches = reader.into_stream(self.inner.host.runtimes.query.clone(), client.guard);
         Ok(Answer {
             schema,
@@ -259,7 +296,8 @@ impl Node {
     async fn execute_write(&self, job: WriteJob, source: Source) -> Result<WriteReport> {
         let context = self.inner.context.clone();
         let what = format!("the write to {}", job.frame);
-        self.supervised(&what, |committing| async move {
+        let cancel = job.options.cancel.clone().unwrap_or_default();
+        self.supervised(&what, cancel, |committing| async move {
             write::write(&context, job, source, committing).await
         })
         .await
@@ -271,22 +309,19 @@ impl Node {
         statement: Statement,
         session: Session,
         deadline: Duration,
+        cancel: CancellationToken,
     ) -> Result<Answer> {
         let environment = self.environment().clone();
         let (session, rows) = self
-            .supervised("the statement", |committing| async move {
-                // Any of them may write the registry at any step.
-                committing.store(true, Ordering::SeqCst);
+            .supervised("the statement", cancel, |committing| async move {
+                let changes = statement.changes_names();
+                if changes {
+                    // It may write the registry at any step.
+                    committing.begin();
+                }
                 let run = sql::run_catalog_statement(&environment, &session, &statement);
-                tokio::time::timeout(deadline, run)
-                    .await
-                    .unwrap_or_else(|_| {
-                        let reason = format!("the deadline of {} ms passed", deadline.as_millis());
-                        Err(Error::OutcomeUnknown {
-                            what: "the statement".into(),
-                            reason,
-                        })
-                    })
+                let ended = tokio::time::timeout(deadline, run).await;
+                ended.unwrap_or_else(|_| Err(too_late(deadline, changes)))
             })
             .await?;
         let Some(batch) = rows else {
@@ -324,6 +359,39 @@ impl Node {
         self.execute_write(job, Source::Stream(input)).await
     }
 
+    /// Makes a frame of these columns with a stream's rows, in one commit: nobody sees it without
+    /// them. `AlreadyExists` when there is one of that name, also one that others made meanwhile;
+    /// then, as after any error but `OutcomeUnknown`, nothing was written.
+    pub async fn create_frame_from(
+        &self,
+        frame: &FrameName,
+        schema: FrameSchema,
+        input: SendableRecordBatchStream,
+        options: WriteOptions,
+    ) -> Result<WriteReport> {
+        if options.txn.is_some() {
+            return Err(Error::rejected(
+                "a transaction id belongs to a write into a frame that exists: leave it out",
+            ));
+        }
+        let deadline = options
+            .deadline
+            .unwrap_or_else(|| self.environment().settings.query_deadline());
+        let cancel = options.cancel.clone().unwrap_or_default();
+        let job = WriteJob {
+            frame: frame.clone(),
+            options,
+            label: self.label(),
+            deadline,
+        };
+        let context = self.inner.context.clone();
+        let what = format!("making frame {frame}");
+        self.supervised(&what, cancel, |committing| async move {
+            write::create_from(&context, job, schema, input, committing).await
+        })
+        .await
+    }
+
     pub async fn status(&self) -> Result<NodeStatus> {
         let inner = self.inner.clone();
         joined(
@@ -352,6 +420,7 @@ impl Node {
     async fn launch<T, F>(
         &self,
         label: String,
+        committing: Committing,
         drive: impl FnOnce(Reply<T>) -> F,
     ) -> Result<Client<T>>
     where
@@ -367,6 +436,7 @@ impl Node {
             label,
             driver: Box::pin(drive(reply)),
             cancel,
+            committing,
         };
         let planner = self.inner.context.planner.clone();
         joined(
@@ -380,9 +450,15 @@ impl Node {
         Ok(Client { answer, guard })
     }
 
-    /// Runs work under the Planner and gives its result. When its driver is lost, the error says
-    /// whether the work may have taken effect.
-    async fn supervised<T, F>(&self, what: &str, work: impl FnOnce(Committing) -> F) -> Result<T>
+    /// Runs work under the Planner and gives its result. `asked` takes it back until it commits; from
+    /// then on the caller waits for the outcome. When its driver is lost, the error says whether the
+    /// work may have taken effect.
+    async fn supervised<T, F>(
+        &self,
+        what: &str,
+        asked: CancellationToken,
+        work: impl FnOnce(Committing) -> F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -392,14 +468,25 @@ impl Node {
         let drive = |reply: Reply<Result<T>>| async move {
             let _ = reply.send(work.await);
         };
-        let client = self.launch(self.label(), drive).await?;
-        client.answer.await.unwrap_or_else(|_| {
-            if !committing.load(Ordering::SeqCst) {
-                return Err(lost());
+        let Client { mut answer, guard } =
+            self.launch(self.label(), committing.clone(), drive).await?;
+        let ended = tokio::select! {
+            biased;
+            ended = &mut answer => ended,
+            () = asked.cancelled() => {
+                drop(guard);
+                answer.await
             }
-            Err(Error::OutcomeUnknown {
-                what: what.to_string(),
-                reason: "its driver ended".into(),
+        };
+        ended.unwrap_or_else(|_| {
+            if committing.has_begun() {
+                let (what, reason) = (what.to_string(), "its driver ended".into());
+                return Err(Error::OutcomeUnknown { what, reason });
+            }
+            Err(if asked.is_cancelled() {
+                Error::Cancelled
+            } else {
+                lost()
             })
         })
     }
@@ -409,6 +496,10 @@ impl Node {
 impl Node {
     pub(crate) fn census(&self) -> &crate::mailbox::Census {
         &self.inner.tree.census
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.inner.context
     }
 
     pub(crate) fn kill_ledger(&self) {
@@ -426,6 +517,17 @@ impl Node {
                 .iter()
                 .for_each(ractor::ActorCell::kill);
         }
+    }
+}
+
+/// A statement about names that took too long: what it may have changed, it may have changed.
+fn too_late(deadline: Duration, changes: bool) -> Error {
+    if !changes {
+        return Error::Deadline(deadline);
+    }
+    Error::OutcomeUnknown {
+        what: "the statement".into(),
+        reason: format!("the deadline of {} ms passed", deadline.as_millis()),
     }
 }
 

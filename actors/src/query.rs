@@ -5,8 +5,10 @@
 //! it reads and writes what the statement does. When this actor crashes the driver is aborted: its
 //! crew is taken back, and its client sees the answer end with an error. It is not restarted.
 //!
-//! Invariants: the driver ends with the actor; a client that is gone ends both.
+//! Invariants: the driver ends with the actor; a client that is gone ends both, unless the driver has
+//! begun what cannot be taken back: then it goes on to its end.
 
+use crate::commit::Committing;
 use crate::mailbox::{Alive, Census, spawn_report};
 use apiary_engine::host::Host;
 use futures::future::BoxFuture;
@@ -29,6 +31,7 @@ pub(crate) struct Job {
     pub(crate) driver: BoxFuture<'static, ()>,
     /// Cancelled when the client is gone.
     pub(crate) cancel: CancellationToken,
+    pub(crate) committing: Committing,
 }
 
 pub(crate) enum Message {
@@ -58,8 +61,9 @@ impl Actor for Query {
             job:
                 Job {
                     label,
-                    driver,
+                    mut driver,
                     cancel,
+                    committing,
                 },
             host,
             census,
@@ -69,7 +73,11 @@ impl Actor for Query {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                () = driver => {}
+                () = &mut driver => return,
+            }
+            // It is not being polled now, so it cannot begin to commit behind our back.
+            if committing.has_begun() {
+                driver.await;
             }
         };
         let work = spawn_report(

@@ -33,6 +33,9 @@ use tokio::sync::{Mutex, oneshot};
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one actor may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a stop waits for tasks that were aborted to be gone.
+const QUIET_DEADLINE: Duration = Duration::from_secs(5);
+const QUIET_POLL: Duration = Duration::from_millis(10);
 /// Requests under way at once, per actor.
 const REQUESTS_MAX: usize = 4096;
 
@@ -214,6 +217,13 @@ impl Tree {
         if !context.planner.drain(DRAIN_DEADLINE).await {
             tracing::warn!("statements still ran at the end of the drain; they end with an error");
         }
+        context.commits.close();
+        if tokio::time::timeout(STOP_DEADLINE, context.commits.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a commit still ran when the node stopped; it may land");
+        }
         if context.ledger.flush().await.is_err() {
             tracing::warn!("a commit or checkpoint was in flight when the node stopped");
         }
@@ -231,6 +241,9 @@ impl Tree {
             }
         }
         self.stop_all().await?;
+        if !is_quiet(context).await {
+            tracing::warn!("a task still ran when the node stopped; its scratch may stay");
+        }
         *stopped = true;
         Ok(())
     }
@@ -249,6 +262,17 @@ impl Tree {
             alive => Err(Error::Bug(format!("{alive} actors outlived their node"))),
         }
     }
+}
+
+/// Waits a while for what the aborted tasks had started: its scratch goes with it, and a process that
+/// ended now would leave it behind.
+async fn is_quiet(context: &Context) -> bool {
+    let ended = async {
+        while context.chambers.are_in_use() {
+            tokio::time::sleep(QUIET_POLL).await;
+        }
+    };
+    tokio::time::timeout(QUIET_DEADLINE, ended).await.is_ok()
 }
 
 async fn stop(name: &str, cell: &ActorCell) {

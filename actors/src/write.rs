@@ -7,29 +7,25 @@
 use crate::answer::{WriteOptions, WriteReport};
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
+use crate::commit::{self, Committing, Uploaded};
 use crate::context::{Context, Ladder, in_chamber};
 use crate::feed::Feed;
 use apiary_engine::behavior::leafcutter;
 use apiary_engine::behavior::temperature::NewWork;
-use apiary_engine::catalog::FrameEntry;
+use apiary_engine::catalog::NewFrame;
 use apiary_engine::cell::{WriteSpec, WrittenCells, write_cells};
-use apiary_engine::error::{Error, ErrorKind, Result};
-use apiary_engine::ledger::{Committed, Intent, Reads, Snapshot};
+use apiary_engine::error::{Error, Result};
+use apiary_engine::ledger::{Intent, Reads, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::{Session, Snapshots};
-use apiary_engine::store::Meadow;
-use apiary_protocol::delta::{Add, paths::decode_path};
 use apiary_protocol::ids::CommitId;
 use apiary_protocol::names::FrameName;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as SqlStatement;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 const COMMITTED_BEFORE: &str = "this transaction was committed before; nothing was written";
 
@@ -63,22 +59,16 @@ pub(crate) struct CreateJob {
     pub(crate) write: WriteJob,
 }
 
-/// Told when the commit begins: from then on a driver that is lost leaves an unknown outcome.
-pub(crate) type Committing = Arc<AtomicBool>;
-
-/// A target that was resolved for one write.
+/// Where the cells of one write go, and what fits there.
 struct Target {
-    entry: FrameEntry,
-    snapshot: Arc<Snapshot>,
+    location: String,
+    schema: Arc<FrameSchema>,
 }
 
-/// Cells that are uploaded and in no ledger; deleted when dropped before [`Uploaded::keep`].
-struct Uploaded {
-    cells: WrittenCells,
-    location: String,
-    meadow: Meadow,
-    control: Handle,
-    kept: bool,
+/// Cells of one write, and what the statement that gave the rows has read.
+struct Gathered {
+    uploaded: Uploaded,
+    read: Vec<(FrameName, Arc<Snapshot>)>,
 }
 
 /// Writes into a frame.
@@ -96,39 +86,44 @@ pub(crate) async fn write(
         .unwrap_or(context.environment.settings.backpressure);
     let prepared = async {
         let temperature = context.bees.admit(NewWork::Write(backpressure)).await?;
-        let target = resolve(context, &job.frame).await?;
-        if already_committed(&job.options, &target.snapshot) {
-            return Ok((temperature, target, None));
+        let snapshot = resolve(context, &job.frame).await?;
+        if already_committed(&job.options, &snapshot) {
+            return Ok((temperature, snapshot, None));
         }
-        let (uploaded, base) = upload(context, &job, &target, source).await?;
-        Ok((temperature, target, Some((uploaded, base))))
+        let target = Target {
+            location: snapshot.location.clone(),
+            schema: snapshot.schema.clone(),
+        };
+        let gathered = gather(context, &job, &target, source).await?;
+        Ok((temperature, snapshot, Some(gathered)))
     };
     let prepared = tokio::time::timeout(job.deadline, prepared).await;
-    let (temperature, target, prepared) = prepared.unwrap_or(Err(Error::Deadline(job.deadline)))?;
-    let mut report = WriteReport {
-        version: target.snapshot.version,
-        rows_written: 0,
-        cells_written: 0,
-        bytes_written: 0,
-        duration_ms: 0,
-        temperature,
-        warnings: Vec::new(),
-    };
-    match prepared {
+    let (temperature, snapshot, gathered) =
+        prepared.unwrap_or(Err(Error::Deadline(job.deadline)))?;
+    let mut report = WriteReport::new(snapshot.version, temperature);
+    match gathered {
         None => report.warnings.push(COMMITTED_BEFORE.into()),
-        Some((uploaded, base)) => {
-            committing.store(true, Ordering::SeqCst);
-            commit(context, &job.options, uploaded, base, &mut report).await?;
+        Some(gathered) => {
+            let base = Base::of(&job.frame, snapshot, &gathered.read);
+            let uploaded = gathered.uploaded;
+            commit(
+                context,
+                &job.options,
+                uploaded,
+                base,
+                &committing,
+                &mut report,
+            )
+            .await?;
         }
     }
-    let elapsed = context
-        .environment
-        .host
-        .clock
-        .monotonic()
-        .saturating_sub(started_at);
-    report.duration_ms = elapsed.as_millis() as u64;
+    report.duration_ms = elapsed_ms(context, started_at);
     Ok(report)
+}
+
+fn elapsed_ms(context: &Context, started_at: Duration) -> u64 {
+    let now = context.environment.host.clock.monotonic();
+    now.saturating_sub(started_at).as_millis() as u64
 }
 
 /// Cells of a write that takes longer could be swept before they are committed.
@@ -145,44 +140,88 @@ fn check_deadline(context: &Context, deadline: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Makes a frame with a query's columns and fills it; drops it again when filling fails. `None` when
-/// it was there and that is no error.
+/// Makes a frame with a query's columns and rows. `None` when it was there and that is no error.
 pub(crate) async fn create_as(
     context: &Context,
     job: CreateJob,
     committing: Committing,
 ) -> Result<Option<WriteReport>> {
-    let catalog = &context.environment.catalog;
-    if job.if_not_exists && catalog.view().await?.frame(&job.write.frame).is_ok() {
-        return Ok(None);
+    let deadline = job.write.deadline;
+    let if_not_exists = job.if_not_exists;
+    let created = async {
+        let planned = tokio::time::timeout(deadline, plan_created(context, &job)).await;
+        let (new, schema) = planned.unwrap_or(Err(Error::Deadline(deadline)))?;
+        let source = Source::Query(job.source);
+        create_filled(context, new, schema, job.write, source, committing).await
+    };
+    match created.await {
+        Err(Error::AlreadyExists { .. }) if if_not_exists => Ok(None),
+        created => created.map(Some),
     }
+}
+
+/// The place and the columns of a frame that a query makes. Whether it is there already comes first.
+async fn plan_created(context: &Context, job: &CreateJob) -> Result<(NewFrame, FrameSchema)> {
+    let catalog = &context.environment.catalog;
+    let new = catalog.plan_frame(&job.write.frame).await?;
     let strategy = Ladder::new().strategy;
     let planned = context
         .plan(&job.source.session, &job.source.statement, strategy)
         .await?;
-    let schema = FrameSchema::new(planned.schema, job.partition_by)?;
-    let frame = job.write.frame.clone();
-    catalog.create_frame(&frame, &schema, false).await?;
-    let written = write(context, job.write, Source::Query(job.source), committing).await;
-    if let Err(error) = &written
-        && error.kind() != ErrorKind::OutcomeUnknown
-        && let Err(left) = catalog.drop_frame(&frame, true, true).await
-    {
-        tracing::warn!(%frame, %left, "a frame that could not be filled was not dropped");
-    }
-    written.map(Some)
+    let schema = FrameSchema::new(planned.schema, job.partition_by.clone())?;
+    Ok((new, schema))
 }
 
-async fn resolve(context: &Context, name: &FrameName) -> Result<Target> {
-    let entry = context
-        .environment
-        .catalog
-        .view()
-        .await?
-        .frame(name)?
-        .clone();
-    let snapshot = context.ledger.snapshot(&entry).await?;
-    Ok(Target { entry, snapshot })
+/// Makes a frame of a schema with a stream's rows.
+pub(crate) async fn create_from(
+    context: &Context,
+    job: WriteJob,
+    schema: FrameSchema,
+    input: SendableRecordBatchStream,
+    committing: Committing,
+) -> Result<WriteReport> {
+    let new = context.environment.catalog.plan_frame(&job.frame).await?;
+    let source = Source::Stream(input);
+    create_filled(context, new, schema, job, source, committing).await
+}
+
+/// Uploads the rows to where the frame will lie, then makes it with them: nobody sees it without.
+async fn create_filled(
+    context: &Context,
+    new: NewFrame,
+    schema: FrameSchema,
+    job: WriteJob,
+    source: Source,
+    committing: Committing,
+) -> Result<WriteReport> {
+    let started_at = context.environment.host.clock.monotonic();
+    check_deadline(context, job.deadline)?;
+    let backpressure = job
+        .options
+        .backpressure
+        .unwrap_or(context.environment.settings.backpressure);
+    let target = Target {
+        location: new.location.clone(),
+        schema: Arc::new(schema),
+    };
+    let prepared = async {
+        let temperature = context.bees.admit(NewWork::Write(backpressure)).await?;
+        Ok((temperature, gather(context, &job, &target, source).await?))
+    };
+    let prepared = tokio::time::timeout(job.deadline, prepared).await;
+    let (temperature, gathered) = prepared.unwrap_or(Err(Error::Deadline(job.deadline)))?;
+    let (snapshot, cells) =
+        commit::create(context, new, target.schema, gathered.uploaded, &committing).await?;
+    let mut report = WriteReport::new(snapshot.version, temperature);
+    report.count(&cells);
+    report.warnings = cells.warnings;
+    report.duration_ms = elapsed_ms(context, started_at);
+    Ok(report)
+}
+
+async fn resolve(context: &Context, name: &FrameName) -> Result<Arc<Snapshot>> {
+    let view = context.environment.catalog.view().await?;
+    context.ledger.snapshot(view.frame(name)?).await
 }
 
 fn already_committed(options: &WriteOptions, snapshot: &Snapshot) -> bool {
@@ -195,8 +234,8 @@ fn write_spec(context: &Context, target: &Target) -> WriteSpec {
     let settings = &context.environment.settings;
     let budget = context.chambers.division().budget_per_bee_bytes;
     WriteSpec {
-        location: target.entry.location.clone(),
-        schema: target.snapshot.schema.clone(),
+        location: target.location.clone(),
+        schema: target.schema.clone(),
         codec: settings.codec,
         target_cell_bytes: settings
             .target_cell_bytes
@@ -213,33 +252,36 @@ struct Base {
     reads: Reads,
 }
 
-async fn upload(
+impl Base {
+    /// A statement that reads its own target commits against what it read there.
+    fn of(frame: &FrameName, snapshot: Arc<Snapshot>, read: &[(FrameName, Arc<Snapshot>)]) -> Self {
+        match read.iter().find(|(name, _)| name == frame) {
+            Some((_, read)) => Self {
+                snapshot: read.clone(),
+                reads: Reads::Everything,
+            },
+            None => Self {
+                snapshot,
+                reads: Reads::Nothing,
+            },
+        }
+    }
+}
+
+async fn gather(
     context: &Context,
     job: &WriteJob,
     target: &Target,
     source: Source,
-) -> Result<(Uploaded, Base)> {
-    match source {
-        Source::Stream(input) => {
-            let uploaded = upload_stream(context, job, target, input).await?;
-            let base = Base {
-                snapshot: target.snapshot.clone(),
-                reads: Reads::Nothing,
-            };
-            Ok((uploaded, base))
-        }
-        Source::Query(source) => upload_query(context, job, target, source).await,
-    }
-}
-
-fn uploaded(context: &Context, target: &Target, cells: WrittenCells) -> Uploaded {
-    Uploaded {
-        cells,
-        location: target.entry.location.clone(),
-        meadow: context.environment.meadow.clone(),
-        control: context.environment.host.runtimes.control.clone(),
-        kept: false,
-    }
+) -> Result<Gathered> {
+    let (uploaded, read) = match source {
+        Source::Stream(input) => (
+            upload_stream(context, job, target, input).await?,
+            Vec::new(),
+        ),
+        Source::Query(source) => upload_query(context, job, target, source).await?,
+    };
+    Ok(Gathered { uploaded, read })
 }
 
 /// One attempt, a stretch of the stream at a time (see [`crate::feed`]): each takes a crew of its own,
@@ -252,7 +294,7 @@ async fn upload_stream(
 ) -> Result<Uploaded> {
     let feed = Feed::new(input);
     let query = context.environment.host.runtimes.query.clone();
-    let mut all = uploaded(context, target, WrittenCells::default());
+    let mut all = Uploaded::new(context, &target.location, WrittenCells::default());
     let mut is_first = true;
     loop {
         let gathered = feed.gather(&query).await?;
@@ -312,25 +354,14 @@ async fn upload_query(
     job: &WriteJob,
     target: &Target,
     source: QuerySource,
-) -> Result<(Uploaded, Base)> {
+) -> Result<(Uploaded, Vec<(FrameName, Arc<Snapshot>)>)> {
     let mut ladder = Ladder::new();
     loop {
-        let schema = target.snapshot.schema.clone();
+        let schema = target.schema.clone();
         let planned = context
             .plan_insert(&source, schema, ladder.strategy)
             .await?;
-        let own = planned.frames.iter().find(|(name, _)| *name == job.frame);
-        // A statement that reads its own target commits against what it read there.
-        let base = match own {
-            Some((_, read)) => Base {
-                snapshot: read.clone(),
-                reads: Reads::Everything,
-            },
-            None => Base {
-                snapshot: target.snapshot.clone(),
-                reads: Reads::Nothing,
-            },
-        };
+        let read = planned.frames.clone();
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (host, meadow) = (
             context.environment.host.clone(),
@@ -347,7 +378,9 @@ async fn upload_query(
             .run(job.label.clone(), wanted, least, work)
             .await
         {
-            TaskEnd::Done(cells, _) => return Ok((uploaded(context, target, cells), base)),
+            TaskEnd::Done(cells, _) => {
+                return Ok((Uploaded::new(context, &target.location, cells), read));
+            }
             TaskEnd::Failed(error, facts) => Some((error, facts)),
             TaskEnd::Lost => None,
         };
@@ -361,6 +394,7 @@ async fn commit(
     options: &WriteOptions,
     mut uploaded: Uploaded,
     base: Base,
+    committing: &Committing,
     report: &mut WriteReport,
 ) -> Result<()> {
     report.warnings = std::mem::take(&mut uploaded.cells.warnings);
@@ -368,88 +402,38 @@ async fn commit(
         return Ok(()); // No rows: nothing to say in the ledger.
     }
     let id = CommitId::from_random(context.environment.host.entropy.bytes());
-    let adds = uploaded.cells.adds.clone();
     let intent = Intent {
         reads: base.reads,
         replaces_all: options.overwrite,
         txn: options.txn.clone(),
-        ..Intent::append(id, adds)
+        ..Intent::append(id, uploaded.cells.adds.clone())
     };
-    match context.ledger.commit(base.snapshot, intent).await {
-        // The guard's drop deletes the cells: an earlier commit holds these rows.
-        Ok(Committed {
+    let landed = commit::commit(context, base.snapshot, intent, uploaded, committing).await?;
+    report.version = landed.committed.version;
+    if landed.committed.recorded_before {
+        report.warnings.push(COMMITTED_BEFORE.into());
+    } else {
+        report.count(&landed.cells);
+    }
+    Ok(())
+}
+
+impl WriteReport {
+    fn new(version: u64, temperature: f64) -> Self {
+        Self {
             version,
-            already: true,
-            ..
-        }) => {
-            report.version = version;
-            report.warnings.push(COMMITTED_BEFORE.into());
-            Ok(())
-        }
-        Ok(Committed { version, .. }) => {
-            uploaded.kept = true;
-            report.version = version;
-            report.rows_written = uploaded.cells.rows;
-            report.cells_written = uploaded.cells.adds.len() as u64;
-            report.bytes_written = uploaded.cells.bytes;
-            Ok(())
-        }
-        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-            uploaded.kept = true;
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-impl Uploaded {
-    /// Takes on the cells of another stretch of the same write.
-    fn add(&mut self, more: WrittenCells) {
-        self.cells.adds.extend(more.adds);
-        self.cells.adds.sort_by(|a, b| a.path.cmp(&b.path));
-        self.cells.rows += more.rows;
-        self.cells.bytes += more.bytes;
-        for warning in more.warnings {
-            if !self.cells.warnings.contains(&warning) {
-                self.cells.warnings.push(warning);
-            }
+            rows_written: 0,
+            cells_written: 0,
+            bytes_written: 0,
+            duration_ms: 0,
+            temperature,
+            warnings: Vec::new(),
         }
     }
 
-    /// Each stretch keeps to the limit by itself; this is for all of them together.
-    fn check_partitions(&self, max_partitions: usize) -> Result<()> {
-        let directory = |add: &'_ Add| add.path.rsplit_once('/').map(|(path, _)| path.to_string());
-        let touched: BTreeSet<_> = self.cells.adds.iter().map(directory).collect();
-        if touched.len() > max_partitions.max(1) {
-            return Err(Error::rejected(format!(
-                "the write touches more than {max_partitions} partitions; partition by a column with \
-                 fewer values, write in parts, or raise max_partitions"
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Uploaded {
-    fn drop(&mut self) {
-        if self.kept || self.cells.adds.is_empty() {
-            return;
-        }
-        let (meadow, location) = (self.meadow.clone(), self.location.clone());
-        let adds = std::mem::take(&mut self.cells.adds);
-        // What this does not reach is an orphan, which the Keeper may sweep.
-        drop(self.control.spawn(delete_cells(meadow, location, adds)));
-    }
-}
-
-async fn delete_cells(meadow: Meadow, location: String, adds: Vec<Add>) {
-    for add in adds {
-        let deleted = match decode_path(&add.path) {
-            Ok(path) => meadow.delete(&format!("{location}/{path}")).await,
-            Err(error) => Err(Error::corrupt(add.path.clone(), error)),
-        };
-        if let Err(error) = deleted {
-            tracing::warn!(location, path = add.path, %error, "a cell without a commit was not deleted");
-        }
+    fn count(&mut self, cells: &WrittenCells) {
+        self.rows_written = cells.rows;
+        self.cells_written = cells.adds.len() as u64;
+        self.bytes_written = cells.bytes;
     }
 }

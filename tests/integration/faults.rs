@@ -148,6 +148,80 @@ fn a_killed_load_leaves_the_frame_as_it_was() {
     );
 }
 
+/// All files below a directory.
+fn files_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn a_query_that_is_interrupted_leaves_no_scratch_behind() {
+    let bench = Bench::new();
+    let scratch = bench.path("scratch");
+    std::fs::create_dir(&scratch).expect("a directory");
+    let setting = format!("scratch_directory={}", scratch.display());
+    let text = "SELECT value, value * 7919 % 1000003 AS k, repeat('x', 100) AS s \
+                FROM generate_series(1, 100000000) ORDER BY k, value";
+    let mut child = bench
+        .command(["--memory", "256MiB", "--set", &setting, "sql", text])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    while files_below(&scratch).len() < 4 {
+        assert!(child.try_wait().expect("a status").is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    let interrupt = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupt.expect("kill").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(files_below(&scratch), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_load_that_fails_or_is_killed_makes_no_frame() {
+    let bench = Bench::new();
+    let torn = bench.file("torn.csv", "a,b\n1,2\n3,4,5,6\n");
+    let failed = bench.run(["load", "t", &torn.display().to_string()]);
+    assert_ne!(failed.code, Some(0), "{failed:?}");
+    assert!(bench.refused("SELECT * FROM t").contains("not found"));
+    let lines: String = (0..400_000).map(|i| format!("{i},row {i}\n")).collect();
+    let file = bench.file("big.csv", format!("a,b\n{lines}"));
+    let mut random = Random(11);
+    for attempt in 0..8 {
+        let frame = format!("t{attempt}");
+        let mut child = bench
+            .command(["load", &frame, &file.display().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(Duration::from_millis(20 + random.below(300)));
+        child.kill().expect("kill -9");
+        child.wait().expect("it is dead");
+        let count = format!("SELECT count(*) AS n FROM {frame}");
+        let found = bench.run(["sql", "--format", "csv", &count]);
+        match found.code {
+            Some(0) => assert_eq!(found.stdout, "n\n400000\n"),
+            _ => assert!(found.stderr.contains("not found"), "{found:?}"),
+        }
+        // Whatever has become of it, the name can be used.
+        let text = format!("CREATE TABLE IF NOT EXISTS {frame} AS SELECT 1 AS a");
+        bench.sql(&text);
+        bench.sql(&count);
+    }
+}
+
 /// A file system of 24 MiB, in a mount namespace of its own, so that a disk can be full.
 #[test]
 fn a_full_disk_fails_the_write_and_nothing_else() {

@@ -1,6 +1,8 @@
 //! Tests of the tree: a real node over a meadow in memory, on one thread with paused time.
 
 mod bees;
+mod commits;
+mod creations;
 mod keeper;
 mod nodes;
 mod results;
@@ -10,7 +12,7 @@ use crate::chamber::Chambers;
 use crate::mailbox::Census;
 use crate::node::{Node, Role};
 use crate::root::Tree;
-use crate::{Answer, QueryOptions};
+use crate::{Answer, QueryOptions, WriteOptions};
 use apiary_engine::behavior::mason::plan_division;
 use apiary_engine::catalog::Catalog;
 use apiary_engine::error::Result;
@@ -19,6 +21,7 @@ use apiary_engine::settings::Settings;
 use apiary_engine::sql::{Session, parse};
 use apiary_engine::store::Meadow;
 use apiary_protocol::ids::NodeId;
+use apiary_protocol::names::FrameName;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -26,7 +29,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) fn settings(bees: usize) -> Settings {
     Settings {
@@ -55,6 +60,45 @@ pub(crate) async fn node(settings: Settings) -> Result<Node> {
     let host = testing::host();
     let meadow = memory_meadow(&host, &settings);
     Node::start(host, meadow, settings, Role::Resident).await
+}
+
+/// A node with a frame of one column and that many rows.
+pub(crate) async fn with_numbers(settings: Settings, count: i64) -> Node {
+    let node = node(settings).await.expect("a node");
+    sql(&node, "CREATE TABLE t (n BIGINT)")
+        .await
+        .expect("created");
+    node.write(
+        &frame("t"),
+        stream(vec![numbers(0..count)]),
+        WriteOptions::default(),
+    )
+    .await
+    .expect("written");
+    node
+}
+
+/// A node whose every put takes 20 ms and every get 1 ms, with an empty frame.
+pub(crate) async fn slow_node() -> Node {
+    let host = testing::host();
+    let slow = ThrottleConfig {
+        wait_put_per_call: Duration::from_millis(20),
+        wait_get_per_call: Duration::from_millis(1),
+        ..ThrottleConfig::default()
+    };
+    let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+    let meadow = Meadow::over(store, "memory://slow", &host, &settings(2));
+    let node = Node::start(host, meadow, settings(2), Role::Brief)
+        .await
+        .expect("a node");
+    sql(&node, "CREATE TABLE t (n BIGINT)")
+        .await
+        .expect("created");
+    node
+}
+
+pub(crate) fn frame(name: &str) -> FrameName {
+    FrameName::parse("default", "default", name).expect("a name")
 }
 
 /// Runs every statement of a text; the answer of the last.

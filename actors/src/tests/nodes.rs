@@ -1,55 +1,15 @@
-use super::{nobody, node, number, numbers, rows, settings, settle, sql, stream};
+use super::{
+    frame, nobody, node, number, numbers, rows, settings, settle, slow_node, sql, stream,
+    with_numbers,
+};
 use crate::node::Role;
 use crate::{Node, QueryOptions, WriteOptions};
 use apiary_engine::error::{Error, ErrorKind};
-use apiary_engine::host::testing;
 use apiary_engine::settings::Settings;
 use apiary_engine::sql::{Session, parse};
-use apiary_engine::store::Meadow;
 use apiary_protocol::keys;
-use apiary_protocol::names::FrameName;
 use futures::StreamExt;
-use object_store::memory::InMemory;
-use object_store::throttle::{ThrottleConfig, ThrottledStore};
-use std::sync::Arc;
 use std::time::Duration;
-
-fn frame(name: &str) -> FrameName {
-    FrameName::parse("default", "default", name).expect("a name")
-}
-
-async fn with_numbers(settings: Settings, count: i64) -> Node {
-    let node = node(settings).await.expect("a node");
-    sql(&node, "CREATE TABLE t (n BIGINT)")
-        .await
-        .expect("created");
-    node.write(
-        &frame("t"),
-        stream(vec![numbers(0..count)]),
-        WriteOptions::default(),
-    )
-    .await
-    .expect("written");
-    node
-}
-
-/// A node whose every put takes 20 ms, with an empty frame.
-async fn slow_node() -> Node {
-    let host = testing::host();
-    let slow = ThrottleConfig {
-        wait_put_per_call: Duration::from_millis(20),
-        ..ThrottleConfig::default()
-    };
-    let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
-    let meadow = Meadow::over(store, "memory://slow", &host, &settings(2));
-    let node = Node::start(host, meadow, settings(2), Role::Brief)
-        .await
-        .expect("a node");
-    sql(&node, "CREATE TABLE t (n BIGINT)")
-        .await
-        .expect("created");
-    node
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_node_creates_writes_and_answers() {
@@ -228,6 +188,7 @@ async fn a_deadline_ends_a_query() {
     let node = with_numbers(settings(1), 3000).await;
     let options = QueryOptions {
         deadline: Some(Duration::from_millis(200)),
+        ..QueryOptions::default()
     };
     let statement = parse(ENDLESS).expect("SQL").remove(0);
     let mut answer = node
@@ -356,6 +317,28 @@ async fn no_actor_outlives_its_node_and_a_stopped_node_says_so() {
     let refused = sql(&node, "SELECT 1").await.err().expect("refused");
     assert!(refused.to_string().contains("shut down"), "{refused}");
     assert!(node.status().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_until_what_an_aborted_task_started_has_let_go_of_its_scratch() {
+    let node = node(settings(1)).await.expect("a node");
+    let context = node.context().clone();
+    let (sender, mut let_go) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let work = move |chamber: crate::chamber::Chamber| async move {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                drop(chamber);
+                let _ = sender.send(());
+            });
+            std::future::pending::<apiary_engine::error::Result<()>>().await
+        };
+        context.bees.run("task".into(), 1, 1, work).await;
+    });
+    settle().await;
+    task.abort();
+    node.shutdown().await.expect("stopped");
+    assert!(let_go.try_recv().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

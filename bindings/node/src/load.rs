@@ -1,7 +1,7 @@
 //! `load`: files into a frame, in one commit.
 //!
-//! A load that fails leaves the storage as it was: nothing is committed, and a frame that was made
-//! for it is dropped again.
+//! A load that fails leaves the storage as it was: nothing is committed, and a frame that does not
+//! exist is made together with its rows.
 
 use crate::args::Load;
 use crate::failure::{Failure, Result};
@@ -9,8 +9,13 @@ use crate::input::{Input, TextOptions};
 use crate::progress::Meter;
 use crate::run::written;
 use crate::signals::Interrupts;
+use apiary::arrow::array::RecordBatch;
 use apiary::arrow::datatypes::SchemaRef;
-use apiary::{Apiary, Error, Frame, FrameName, WriteOptions, WriteReport};
+use apiary::{
+    Apiary, CancellationToken, Error, Frame, FrameName, InputError, WriteOptions, WriteReport,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -21,86 +26,87 @@ pub async fn load(options: Load, apiary: &Apiary, interrupts: &Interrupts) -> Re
         Err(Error::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    if existing.is_some() && !options.partition_by.is_empty() {
-        return Err(Failure::Usage(format!(
-            "frame {name} exists, and its partitioning stays; leave --partition-by out"
-        )));
-    }
-    let columns = match &existing {
-        Some(frame) => Some(frame.schema().await?),
-        None => None,
+    let report = match existing {
+        Some(frame) => append(&options, &frame, interrupts).await?,
+        None => match make(&options, apiary, &name, interrupts).await {
+            // Somebody was faster: a frame that exists, as any other.
+            Err(Failure::Apiary(Error::AlreadyExists { .. })) => {
+                let frame = apiary.frame(&options.frame).await?;
+                append(&options, &frame, interrupts).await?
+            }
+            made => made?,
+        },
     };
+    eprintln!("{name}: {}", written(&report));
+    Ok(())
+}
+
+fn examine(options: &Load, columns: Option<&SchemaRef>) -> Result<Input> {
     let text = TextOptions {
         delimiter: options.delimiter.map(delimiter).transpose()?,
         null: options.null.clone(),
         infer_rows: options.infer_rows,
     };
-    let input = Input::examine(&options.files, options.format, text, columns.as_ref())?;
-    let (frame, is_new) = match existing {
-        Some(frame) => (frame, false),
-        None => (
-            create(apiary, &name, &input.schema, &options.partition_by).await?,
-            true,
-        ),
-    };
-    let outcome = tokio::select! {
-        biased;
-        () = interrupts.asked() => Err(Failure::Cancelled),
-        outcome = write(&frame, input, options.overwrite) => outcome,
-    };
-    match outcome {
-        Ok(report) => {
-            eprintln!("{name}: {}", written(&report));
-            Ok(())
-        }
-        Err(failure) => {
-            if is_new && !is_unknown(&failure) {
-                undo(apiary, &name).await;
-            }
-            Err(failure)
-        }
+    Input::examine(&options.files, options.format, text, columns)
+}
+
+/// Into a frame that exists.
+async fn append(options: &Load, frame: &Frame, interrupts: &Interrupts) -> Result<WriteReport> {
+    if !options.partition_by.is_empty() {
+        return Err(Failure::Usage(format!(
+            "frame {} exists, and its partitioning stays; leave --partition-by out",
+            frame.name()
+        )));
     }
+    let input = examine(options, Some(&frame.schema().await?))?;
+    write(input, options.overwrite, interrupts, async |rows, how| {
+        frame.write_with(rows, how).await
+    })
+    .await
 }
 
-async fn write(frame: &Frame, input: Input, overwrite: bool) -> Result<WriteReport> {
-    let done = Arc::new(AtomicU64::new(0));
-    let _meter = Meter::of_load(input.total_bytes, done.clone());
-    let options = WriteOptions {
-        overwrite,
-        ..Default::default()
-    };
-    Ok(frame.write_with(input.stream(done)?, options).await?)
-}
-
-async fn create(
+/// Into a frame that does not exist, and does so only once the rows are in it.
+async fn make(
+    options: &Load,
     apiary: &Apiary,
     name: &FrameName,
-    schema: &SchemaRef,
-    partition_by: &[String],
-) -> Result<Frame> {
-    let columns: Vec<&str> = partition_by.iter().map(String::as_str).collect();
+    interrupts: &Interrupts,
+) -> Result<WriteReport> {
+    let input = examine(options, None)?;
+    let (schema, columns) = (input.schema.clone(), &options.partition_by);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let hive = apiary.hive(name.hive.as_str()).await?;
     let box_ns = hive.box_ns(name.box_name.as_str()).await?;
-    Ok(box_ns
-        .create_frame(name.frame.as_str(), schema.clone(), &columns)
-        .await?)
+    let frame = name.frame.as_str();
+    write(input, options.overwrite, interrupts, async |rows, how| {
+        box_ns
+            .create_frame_from(frame, schema, &columns, rows, how)
+            .await
+    })
+    .await
 }
 
-/// Takes the frame away that was made for a load that failed.
-async fn undo(apiary: &Apiary, name: &FrameName) {
-    let undone = async {
-        let hive = apiary.hive(name.hive.as_str()).await?;
-        let box_ns = hive.box_ns(name.box_name.as_str()).await?;
-        box_ns.drop_frame(name.frame.as_str(), true).await
+type Rows = BoxStream<'static, std::result::Result<RecordBatch, InputError>>;
+
+async fn write(
+    input: Input,
+    overwrite: bool,
+    interrupts: &Interrupts,
+    into: impl AsyncFnOnce(Rows, WriteOptions) -> apiary::Result<WriteReport>,
+) -> Result<WriteReport> {
+    let done = Arc::new(AtomicU64::new(0));
+    let _meter = Meter::of_load(input.total_bytes, done.clone());
+    let cancel = CancellationToken::new();
+    let how = WriteOptions {
+        overwrite,
+        cancel: Some(cancel.clone()),
+        ..Default::default()
     };
-    if let Err(error) = undone.await {
-        eprintln!("frame {name} was made for this load and stays, empty: {error}");
+    let rows = input.stream(done)?.boxed();
+    match interrupts.told(&cancel, into(rows, how)).await {
+        Err(Error::Cancelled) => Err(Failure::Cancelled),
+        report => Ok(report?),
     }
-}
-
-/// Then rows may be there, and the frame must stay.
-fn is_unknown(failure: &Failure) -> bool {
-    matches!(failure, Failure::Apiary(error) if error.kind() == apiary::ErrorKind::OutcomeUnknown)
 }
 
 fn delimiter(character: char) -> Result<u8> {

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::output::Sink;
 use crate::progress::Meter;
 use crate::signals::Interrupts;
-use apiary::{Answer, Apiary, QueryOptions, Session, Statement};
+use apiary::{Answer, Apiary, CancellationToken, Error, QueryOptions, Session, Statement};
 use futures::StreamExt;
 use std::io::BufWriter;
 use std::time::{Duration, Instant};
@@ -32,11 +32,15 @@ impl Runner<'_> {
     /// `Cancelled` after an interrupt; the query was dropped and frees all it had.
     pub async fn run(&self, statement: Statement, session: &Session) -> Result<Outcome> {
         let started = Instant::now();
-        let options = QueryOptions::default();
-        let answer = tokio::select! {
-            biased;
-            () = self.interrupts.asked() => return Err(Failure::Cancelled),
-            answer = self.apiary.execute(statement, session, options) => answer?,
+        let cancel = CancellationToken::new();
+        let options = QueryOptions {
+            cancel: Some(cancel.clone()),
+            ..QueryOptions::default()
+        };
+        let execute = self.apiary.execute(statement, session, options);
+        let answer = match self.interrupts.told(&cancel, execute).await {
+            Err(Error::Cancelled) => return Err(Failure::Cancelled),
+            answer => answer?,
         };
         let session = answer.session().clone();
         if answer.has_rows() {

@@ -4,7 +4,10 @@
 //! runs inside a signal handler. Must be set up before any other thread starts, because threads
 //! inherit the mask.
 
+use apiary::CancellationToken;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use tokio::sync::watch;
 
 /// Exit code after a cancel: 128 + SIGINT, as shells have it.
@@ -56,6 +59,20 @@ impl Interrupts {
         let mut count = self.count.clone();
         // The sender lives as long as we do, so this cannot fail.
         let _ = count.wait_for(|count| *count > 0).await;
+    }
+
+    /// The outcome of work that `cancel` takes back. Once a signal comes the work is told so, and
+    /// still says itself what became of it: it may be committing.
+    pub async fn told<T>(&self, cancel: &CancellationToken, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            () = self.asked() => {
+                cancel.cancel();
+                work.await
+            }
+            outcome = &mut work => outcome,
+        }
     }
 
     /// The shell has dealt with the interrupt and goes on.

@@ -162,18 +162,12 @@ impl Frame {
         S: Stream<Item = std::result::Result<RecordBatch, E>> + Send + 'static,
         E: Into<InputError>,
     {
-        // Fused, because an empty stream is asked again behind its first rows.
-        let mut batches = batches
-            .map_err(|error| input_error(error.into()))
-            .fuse()
-            .boxed();
-        let first = self.apiary.run(batches.try_next()).await?;
-        let schema = match &first {
-            Some(batch) => batch.schema(),
+        let (first, batches) = first_columns(&self.apiary, batches, &options).await?;
+        let schema = match first {
+            Some(schema) => schema,
             None => self.schema().await?,
         };
-        let rest = stream::iter(first.map(Ok)).chain(batches);
-        let input = same_columns(schema, rest);
+        let input = same_columns(schema, batches);
         self.apiary
             .run(self.apiary.node().write(&self.name, input, options))
             .await
@@ -220,8 +214,36 @@ fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
+/// The columns of the first batch, if there is one, and all batches, with our errors.
+pub(crate) async fn first_columns<S, E>(
+    apiary: &Apiary,
+    batches: S,
+    options: &WriteOptions,
+) -> Result<(
+    Option<SchemaRef>,
+    impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+)>
+where
+    S: Stream<Item = std::result::Result<RecordBatch, E>> + Send + 'static,
+    E: Into<InputError>,
+{
+    // Fused, because an empty stream is asked again behind its first rows.
+    let mut batches = batches
+        .map_err(|error| input_error(error.into()))
+        .fuse()
+        .boxed();
+    let cancel = options.cancel.clone().unwrap_or_default();
+    let first = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::Cancelled),
+        first = apiary.run(batches.try_next()) => first?,
+    };
+    let schema = first.as_ref().map(RecordBatch::schema);
+    Ok((schema, stream::iter(first.map(Ok)).chain(batches)))
+}
+
 /// A batch whose columns differ from the first one's would be read by position further on.
-fn same_columns(
+pub(crate) fn same_columns(
     schema: SchemaRef,
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> SendableRecordBatchStream {

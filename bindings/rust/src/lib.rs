@@ -54,6 +54,9 @@ pub use frame::{Frame, FrameInfo, InputError, ReadOptions};
 pub use namespace::{BoxNs, DropOptions, Hive};
 pub use node::Apiary;
 
+/// Takes a statement back: see [`QueryOptions::cancel`] and [`WriteOptions::cancel`].
+pub use apiary_actors::CancellationToken;
+
 /// The Arrow implementation that this crate's batches and schemas belong to.
 pub use arrow;
 

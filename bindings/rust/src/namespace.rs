@@ -1,11 +1,14 @@
 //! Hives and boxes as objects.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, InputError, first_columns, same_columns};
 use crate::node::Apiary;
+use apiary_actors::{WriteOptions, WriteReport};
 use apiary_engine::Result;
 use apiary_engine::schema::FrameSchema;
 use apiary_protocol::names::{FrameName, Name};
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use futures::Stream;
 
 /// How far a drop goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +41,12 @@ impl Hive {
     /// `NotFound` when the hive was dropped.
     pub async fn create_box(&self, name: &str) -> Result<BoxNs> {
         let name = Name::new("box", name)?;
-        let catalog = self.apiary.node().catalog();
+        let (hive, box_name) = (self.name.clone(), name.clone());
+        let what = format!("making box {hive}.{name}");
         self.apiary
-            .run(catalog.create_box(&self.name, &name, true))
+            .change_names(&what, |catalog| async move {
+                catalog.create_box(&hive, &box_name, true).await
+            })
             .await?;
         Ok(self.member(name))
     }
@@ -72,9 +78,12 @@ impl Hive {
     pub async fn drop_box(&self, name: &str, options: DropOptions) -> Result<bool> {
         let name = Name::new("box", name)?;
         let DropOptions { cascade, purge } = options;
-        let catalog = self.apiary.node().catalog();
+        let hive = self.name.clone();
+        let what = format!("dropping box {hive}.{name}");
         self.apiary
-            .run(catalog.drop_box(&self.name, &name, true, cascade, purge))
+            .change_names(&what, |catalog| async move {
+                catalog.drop_box(&hive, &name, true, cascade, purge).await
+            })
             .await
     }
 
@@ -116,23 +125,53 @@ impl BoxNs {
         partition_by: &[&str],
     ) -> Result<Frame> {
         let name = self.frame_name(name)?;
-        let partition_by = partition_by
-            .iter()
-            .map(|&column| column.to_owned())
-            .collect();
-        let schema = FrameSchema::new(schema, partition_by)?;
-        let catalog = self.apiary.node().catalog();
+        let schema = FrameSchema::new(schema, owned(partition_by))?;
+        let frame = name.clone();
         self.apiary
-            .run(catalog.create_frame(&name, &schema, true))
+            .change_names(&format!("making frame {name}"), |catalog| async move {
+                catalog.create_frame(&frame, &schema, true).await
+            })
             .await?;
         Ok(Frame::new(self.apiary.clone(), name))
+    }
+
+    /// Makes a frame with these columns and a stream's rows, in one commit: nobody sees it without
+    /// them. Memory stays bounded however long the stream is.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is a frame of that name, also when somebody made one meanwhile;
+    /// `Rejected` for data that does not fit. Then, as after any error but `OutcomeUnknown`, nothing
+    /// was made.
+    pub async fn create_frame_from<S, E>(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        partition_by: &[&str],
+        batches: S,
+        options: WriteOptions,
+    ) -> Result<WriteReport>
+    where
+        S: Stream<Item = std::result::Result<RecordBatch, E>> + Send + 'static,
+        E: Into<InputError>,
+    {
+        let name = self.frame_name(name)?;
+        let columns = FrameSchema::new(schema.clone(), owned(partition_by))?;
+        let (first, batches) = first_columns(&self.apiary, batches, &options).await?;
+        let input = same_columns(first.unwrap_or(schema), batches);
+        let node = self.apiary.node();
+        self.apiary
+            .run(node.create_frame_from(&name, columns, input, options))
+            .await
     }
 
     /// Makes a frame of a Delta table that lies in the storage already, at `location` under its root.
     pub async fn attach_frame(&self, name: &str, location: &str) -> Result<Frame> {
         let name = self.frame_name(name)?;
+        let (frame, location) = (name.clone(), location.to_owned());
         self.apiary
-            .run(self.apiary.node().catalog().attach_frame(&name, location))
+            .change_names(&format!("attaching frame {name}"), |catalog| async move {
+                catalog.attach_frame(&frame, &location).await
+            })
             .await?;
         Ok(Frame::new(self.apiary.clone(), name))
     }
@@ -160,7 +199,9 @@ impl BoxNs {
     pub async fn drop_frame(&self, name: &str, purge: bool) -> Result<bool> {
         let name = self.frame_name(name)?;
         self.apiary
-            .run(self.apiary.node().catalog().drop_frame(&name, true, purge))
+            .change_names(&format!("dropping frame {name}"), |catalog| async move {
+                catalog.drop_frame(&name, true, purge).await
+            })
             .await
     }
 
@@ -168,4 +209,8 @@ impl BoxNs {
         let frame = Name::new("frame", name)?;
         Ok(FrameName::new(self.hive.clone(), self.name.clone(), frame))
     }
+}
+
+fn owned(columns: &[&str]) -> Vec<String> {
+    columns.iter().map(|&column| column.to_owned()).collect()
 }

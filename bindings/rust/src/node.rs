@@ -7,7 +7,7 @@ use crate::host::Scratch;
 use crate::namespace::{DropOptions, Hive};
 use crate::runtime::OwnedRuntimes;
 use apiary_actors::{Node, NodeStatus, QueryOptions};
-use apiary_engine::catalog::RegistryView;
+use apiary_engine::catalog::{Catalog, RegistryView};
 use apiary_engine::sql::{Session, Statement, parse};
 use apiary_engine::{Error, Result};
 use apiary_protocol::names::{FrameName, Name};
@@ -87,8 +87,11 @@ impl Apiary {
     /// Makes a hive; one that exists is given as it is.
     pub async fn create_hive(&self, name: &str) -> Result<Hive> {
         let name = Name::new("hive", name)?;
-        self.run(self.node().catalog().create_hive(&name, true))
-            .await?;
+        let hive = name.clone();
+        self.change_names(&format!("making hive {name}"), |catalog| async move {
+            catalog.create_hive(&hive, true).await
+        })
+        .await?;
         Ok(Hive::new(self.clone(), name))
     }
 
@@ -119,8 +122,10 @@ impl Apiary {
     pub async fn drop_hive(&self, name: &str, options: DropOptions) -> Result<bool> {
         let name = Name::new("hive", name)?;
         let DropOptions { cascade, purge } = options;
-        self.run(self.node().catalog().drop_hive(&name, true, cascade, purge))
-            .await
+        self.change_names(&format!("dropping hive {name}"), |catalog| async move {
+            catalog.drop_hive(&name, true, cascade, purge).await
+        })
+        .await
     }
 
     /// A frame that exists, by its name in SQL: `frame`, `box.frame` or `hive.box.frame`, parts
@@ -212,7 +217,19 @@ impl Apiary {
     }
 
     pub(crate) async fn view(&self) -> Result<Arc<RegistryView>> {
-        self.run(self.node().catalog().view()).await
+        self.run(self.node().view()).await
+    }
+
+    pub(crate) async fn change_names<T, F>(
+        &self,
+        what: &str,
+        work: impl FnOnce(Arc<Catalog>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.run(self.node().change_names(what, work)).await
     }
 
     /// Polls inside our runtimes, whatever executor the caller has.

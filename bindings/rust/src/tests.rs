@@ -53,6 +53,47 @@ async fn it_may_be_dropped_without_a_shutdown_inside_another_runtime() {
 }
 
 #[test]
+fn after_its_shutdown_a_node_makes_drops_and_shows_no_names() {
+    let apiary = memory();
+    block_on(async {
+        let hive = apiary.create_hive("h").await.unwrap();
+        let box_ns = hive.create_box("b").await.unwrap();
+        let schema = batch(&[]).schema();
+        let frame = box_ns.create_frame("f", schema.clone(), &[]).await.unwrap();
+        apiary.shutdown().await.unwrap();
+        let all = DropOptions {
+            cascade: true,
+            purge: true,
+        };
+        let rows = stream::iter([Ok::<_, Error>(batch(&[1]))]);
+        let made = box_ns.create_frame_from("m", schema.clone(), &[], rows, Default::default());
+        let refusals = [
+            ("create_hive", apiary.create_hive("x").await.err()),
+            ("drop_hive", apiary.drop_hive("h", all).await.err()),
+            ("hives", apiary.hives().await.err()),
+            ("create_box", hive.create_box("x").await.err()),
+            ("drop_box", hive.drop_box("b", all).await.err()),
+            (
+                "create_frame",
+                box_ns.create_frame("x", schema, &[]).await.err(),
+            ),
+            ("create_frame_from", made.await.err()),
+            (
+                "attach_frame",
+                box_ns.attach_frame("x", "lake/x").await.err(),
+            ),
+            ("drop_frame", box_ns.drop_frame("f", true).await.err()),
+            ("info", frame.info().await.err()),
+            ("write", frame.write_batches(vec![batch(&[1])]).await.err()),
+        ];
+        for (door, refusal) in refusals {
+            let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+            assert!(refusal.contains("shut down"), "{door}: {refusal:?}");
+        }
+    });
+}
+
+#[test]
 fn several_statements_run_in_order_and_use_is_remembered() {
     let apiary = memory();
     block_on(async {

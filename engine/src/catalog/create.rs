@@ -6,11 +6,11 @@ use super::{ATTEMPTS_MAX, Catalog, refused, too_busy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Snapshot;
 use crate::schema::FrameSchema;
-use apiary_protocol::delta::{Format, Metadata};
+use apiary_protocol::delta::{Add, Format, Metadata};
 use apiary_protocol::ids::{CommitId, FrameId};
 use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;
-use apiary_protocol::registry::{FrameRecord, FrameState, Refusal};
+use apiary_protocol::registry::{FrameRecord, FrameState, Refusal, Registry};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,77 @@ use std::time::Duration;
 const PATIENCE_POLLS: u32 = 12;
 const PATIENCE_POLL: Duration = Duration::from_millis(400);
 
+/// A frame that is going to be made: its id and the place of its cells. Known to nobody else until
+/// the name is reserved, so that what is done there until then can take as long as it likes.
+#[derive(Clone, Debug)]
+pub struct NewFrame {
+    name: FrameName,
+    id: FrameId,
+    plain: Option<String>,
+    /// Where its cells go. Nobody else's frame is made there, but for a rival of the same name.
+    pub location: String,
+}
+
 impl Catalog {
+    /// Chooses id and location of a frame that [`Catalog::create_filled`] makes later. Writes nothing
+    /// but what finishes the half-done work of others under that name.
+    ///
+    /// `AlreadyExists` when there is a frame of that name.
+    pub async fn plan_frame(&self, name: &FrameName) -> Result<NewFrame> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(existing) = self.settle(name).await? {
+                return Err(refused(Refusal::FrameExists(existing.name)));
+            }
+            if let Some(new) = self.new_frame(name).await? {
+                return Ok(new);
+            }
+        }
+        Err(too_busy(format_args!("frame {name}")))
+    }
+
+    /// Makes a frame with rows: reserves its name, writes version 0 with the cells in it, marks it
+    /// live. Nobody ever sees it without them.
+    ///
+    /// `AlreadyExists` when somebody else was faster. With `OutcomeUnknown` it may be there, now or
+    /// later; after any other error it is not, and nothing names the cells.
+    pub async fn create_filled(
+        &self,
+        new: &NewFrame,
+        schema: &FrameSchema,
+        adds: Vec<Add>,
+    ) -> Result<(FrameEntry, Arc<Snapshot>)> {
+        let made = self.make_filled(new, schema, &adds).await;
+        self.leave_hint().await;
+        made
+    }
+
+    async fn make_filled(
+        &self,
+        new: &NewFrame,
+        schema: &FrameSchema,
+        adds: &[Add],
+    ) -> Result<(FrameEntry, Arc<Snapshot>)> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(existing) = self.settle(&new.name).await? {
+                return Err(refused(Refusal::FrameExists(existing.name)));
+            }
+            if let Some(made) = self.try_make(new, schema, adds).await? {
+                return Ok(made);
+            }
+            let head = self.head().await?;
+            if !new.fits(&head.registry)? {
+                return Err(Error::Busy {
+                    what: format!(
+                        "frame {} was made and dropped by others meanwhile",
+                        new.name
+                    ),
+                    retry_after: Duration::from_millis(100),
+                });
+            }
+        }
+        Err(too_busy(format_args!("frame {}", new.name)))
+    }
+
     /// Reserves id and location, writes version 0, marks it live. With `if_not_exists` an existing
     /// frame of that name comes back as it is, whatever its schema.
     pub async fn create_frame(
@@ -51,10 +121,12 @@ impl Catalog {
         let mut without_ledger = None;
         for _ in 0..ATTEMPTS_MAX {
             let Some(entry) = self.settle(name).await? else {
-                match self.try_make(name, schema).await? {
-                    Some(made) => return Ok(made),
-                    None => continue,
+                if let Some(new) = self.new_frame(name).await?
+                    && let Some(made) = self.try_make(&new, schema, &[]).await?
+                {
+                    return Ok(made);
                 }
+                continue;
             };
             if !if_not_exists {
                 return Err(refused(Refusal::FrameExists(entry.name)));
@@ -78,28 +150,48 @@ impl Catalog {
         Err(too_busy(format_args!("frame {name}")))
     }
 
+    /// A fresh id, and the plain location when that is free. `None` when the name is taken.
+    async fn new_frame(&self, name: &FrameName) -> Result<Option<NewFrame>> {
+        let id = FrameId::from_random(self.host.entropy.bytes());
+        let head = self.head().await?;
+        let plain = self.free_plain_location(&head.registry, name).await?;
+        let location = match head.registry.apply_reserve(name, id, plain.as_deref()) {
+            Ok((_, _, record)) => record.location,
+            Err(Refusal::FrameExists(_)) => return Ok(None),
+            Err(refusal) => return Err(refused(refusal)),
+        };
+        let name = name.clone();
+        Ok(Some(NewFrame {
+            name,
+            id,
+            plain,
+            location,
+        }))
+    }
+
     /// One attempt at a name that is free. `None` when it has to be looked at again: somebody was
     /// faster, or the place turned out to be taken.
     async fn try_make(
         &self,
-        name: &FrameName,
+        new: &NewFrame,
         schema: &FrameSchema,
+        adds: &[Add],
     ) -> Result<Option<(FrameEntry, Arc<Snapshot>)>> {
-        let id = FrameId::from_random(self.host.entropy.bytes());
-        let plain = self.free_plain_location(name).await?;
+        let id = new.id;
         let reserved = self
-            .change(
-                |registry| match registry.apply_reserve(name, id, plain.as_deref()) {
-                    Ok((next, spelled, record)) => Ok(Step::Write(next, Some((spelled, record)))),
-                    Err(Refusal::FrameExists(_)) => Ok(Step::Done(None)),
-                    Err(refusal) => Err(refusal),
-                },
-            )
+            .change(|registry| match new.reserve(registry) {
+                Ok(Some((next, spelled, record))) => Ok(Step::Write(next, Some((spelled, record)))),
+                Ok(None) | Err(Refusal::FrameExists(_)) => Ok(Step::Done(None)),
+                Err(refusal) => Err(refusal),
+            })
             .await?;
         let Some((spelled, record)) = reserved else {
             return Ok(None);
         };
-        let snapshot = match self.write_first_version(&spelled, &record, schema).await {
+        let snapshot = match self
+            .write_first_version(&spelled, &record, schema, adds)
+            .await
+        {
             Ok(snapshot) => snapshot,
             // It may be there: the reservation stays, and whoever comes next finds out.
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Err(error),
@@ -111,14 +203,22 @@ impl Catalog {
                 };
             }
         };
-        let is_live = self.make_live(&spelled, id).await?;
+        // Version 0 is there: whoever looks next makes it live, if this did not.
+        let is_live = self.make_live(&spelled, id).await;
+        let is_live = is_live.map_err(|error| Error::OutcomeUnknown {
+            what: format!("making frame {spelled}"),
+            reason: error.to_string(),
+        })?;
         Ok(is_live.then(|| (FrameEntry::new(spelled, &record), snapshot)))
     }
 
     /// The plain location, when the registry never gave it to a frame and no ledger lies there.
-    async fn free_plain_location(&self, name: &FrameName) -> Result<Option<String>> {
-        let head = self.head().await?;
-        let Some(location) = head.registry.plain_location(name).map_err(refused)? else {
+    async fn free_plain_location(
+        &self,
+        registry: &Registry,
+        name: &FrameName,
+    ) -> Result<Option<String>> {
+        let Some(location) = registry.plain_location(name).map_err(refused)? else {
             return Ok(None);
         };
         // A table whose old commits were cleaned up has a checkpoint and no version 0.
@@ -133,6 +233,7 @@ impl Catalog {
         name: &FrameName,
         record: &FrameRecord,
         schema: &FrameSchema,
+        adds: &[Add],
     ) -> Result<Arc<Snapshot>> {
         let metadata = Metadata {
             id: record.id.to_string(),
@@ -149,7 +250,7 @@ impl Catalog {
         };
         let id = CommitId::from_random(self.host.entropy.bytes());
         self.ledger(&record.location)
-            .create(id, metadata, schema.protocol())
+            .create_with(id, metadata, schema.protocol(), adds.to_vec())
             .await
     }
 
@@ -266,6 +367,26 @@ impl Catalog {
             Ok(snapshot) => Ok(snapshot.metadata.id == record.id.to_string()),
             Err(Error::NotFound { .. } | Error::Corrupt { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl NewFrame {
+    /// The reservation of the place; `None` when it is not to be had any more.
+    fn reserve(
+        &self,
+        registry: &Registry,
+    ) -> Result<Option<(Registry, FrameName, FrameRecord)>, Refusal> {
+        let reserved = registry.apply_reserve(&self.name, self.id, self.plain.as_deref())?;
+        Ok(Some(reserved).filter(|(_, _, record)| record.location == self.location))
+    }
+
+    fn fits(&self, registry: &Registry) -> Result<bool> {
+        match self.reserve(registry) {
+            Ok(reserved) => Ok(reserved.is_some()),
+            // Somebody else's; the next look tells.
+            Err(Refusal::FrameExists(_)) => Ok(true),
+            Err(refusal) => Err(refused(refusal)),
         }
     }
 }

@@ -24,6 +24,7 @@ mod purge;
 mod remove;
 mod view;
 
+pub use create::NewFrame;
 pub use view::{FrameEntry, RegistryView};
 
 use crate::error::{Error, Result};

@@ -17,7 +17,7 @@ use crate::schema::FrameSchema;
 use crate::store::Created;
 use apiary_protocol::delta::commit::{Commit, Head, encode_commit};
 use apiary_protocol::delta::features::check_writable;
-use apiary_protocol::delta::{Action, Metadata, Protocol};
+use apiary_protocol::delta::{Action, Add, Metadata, Protocol};
 use apiary_protocol::ids::CommitId;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -110,6 +110,7 @@ impl Ledger {
                         snapshot: Arc::clone(current),
                         attempts: members[index].attempts,
                         already: false,
+                        recorded_before: false,
                     }));
                 }
                 Ok(None)
@@ -218,15 +219,24 @@ impl Ledger {
         id: CommitId,
         metadata: Metadata,
         protocol: Protocol,
+        adds: Vec<Add>,
     ) -> Result<Arc<Snapshot>> {
         check_writable(&protocol, &metadata).map_err(|e| Error::Unsupported(e.to_string()))?;
         FrameSchema::from_metadata(&metadata)?;
         let frame_id = metadata.id.clone();
-        let actions = vec![Action::Protocol(protocol), Action::MetaData(metadata)];
+        let operation = match adds.is_empty() {
+            true => "CREATE TABLE",
+            false => "CREATE TABLE AS SELECT",
+        };
+        let mut actions = vec![Action::Protocol(protocol), Action::MetaData(metadata)];
+        actions.extend(adds.into_iter().map(Action::Add));
+        for action in &actions {
+            action.check().map_err(Error::Bug)?;
+        }
         let head = Head {
             id,
             members: Vec::new(),
-            operation: "CREATE TABLE".to_string(),
+            operation: operation.to_string(),
             timestamp_ms: self.host.clock.unix_ms().max(0),
             is_blind_append: false,
             engine_info: concat!("apiary/", env!("CARGO_PKG_VERSION")).to_string(),

@@ -112,6 +112,9 @@ pub struct Committed {
     /// Nothing was written now: the intent's id or its `txn` was in the frame before, at `version`
     /// or earlier.
     pub already: bool,
+    /// It was another commit that recorded the `txn`: what this intent adds is in no version. Without
+    /// it, `already` means that an earlier try of this very intent had landed.
+    pub recorded_before: bool,
 }
 
 /// Reads and writes one frame's log. Stateless: snapshots are values that the caller keeps.
@@ -163,7 +166,18 @@ impl Ledger {
         metadata: Metadata,
         protocol: Protocol,
     ) -> Result<Arc<Snapshot>> {
-        self.create_first(id, metadata, protocol).await
+        self.create_first(id, metadata, protocol, Vec::new()).await
+    }
+
+    /// As [`Self::create`], with the table's first cells in the same version.
+    pub async fn create_with(
+        &self,
+        id: CommitId,
+        metadata: Metadata,
+        protocol: Protocol,
+        adds: Vec<Add>,
+    ) -> Result<Arc<Snapshot>> {
+        self.create_first(id, metadata, protocol, adds).await
     }
 
     /// Commits a group in as few versions as its members allow: consecutive blind appends share one,

@@ -45,9 +45,9 @@ impl Member {
     /// an unknown outcome, then it is done.
     pub fn meet(&mut self, winner: &Footprint, snapshot: &Arc<Snapshot>) {
         if winner.contains(self.intent.id) {
-            self.settle_already(winner.version, snapshot);
+            self.settle_already(winner.version, snapshot, false);
         } else if self.recorded(snapshot) {
-            self.settle_already(snapshot.version, snapshot);
+            self.settle_recorded(snapshot);
         } else if let Err(conflict) = self.dependencies.check(winner) {
             self.result = Some(Err(conflict.into()));
         }
@@ -60,7 +60,7 @@ impl Member {
             .iter()
             .find(|known| known.contains(self.intent.id));
         if let Some(version) = found.map(|footprint| footprint.version) {
-            self.settle_already(version, snapshot);
+            self.settle_already(version, snapshot, false);
         }
     }
 
@@ -74,19 +74,29 @@ impl Member {
             .is_some_and(|known| known >= *version)
     }
 
-    fn settle_already(&mut self, version: u64, snapshot: &Arc<Snapshot>) {
+    /// Settles an intent whose `txn` the snapshot holds: by this very intent, if it is remembered, or
+    /// by another.
+    fn settle_recorded(&mut self, snapshot: &Arc<Snapshot>) {
+        self.find_in(snapshot);
+        if self.is_pending() {
+            self.settle_already(snapshot.version, snapshot, true);
+        }
+    }
+
+    fn settle_already(&mut self, version: u64, snapshot: &Arc<Snapshot>, recorded_before: bool) {
         self.result = Some(Ok(Committed {
             version,
             snapshot: Arc::clone(snapshot),
             attempts: self.attempts,
             already: true,
+            recorded_before,
         }));
     }
 
     /// Decides what can be decided from the snapshot alone.
     pub fn judge(&mut self, snapshot: &Arc<Snapshot>) {
         if self.recorded(snapshot) {
-            self.settle_already(snapshot.version, snapshot);
+            self.settle_recorded(snapshot);
         } else if let Err(error) = check(&self.intent, snapshot) {
             self.result = Some(Err(error));
         }

@@ -179,6 +179,23 @@ pub enum Statement {
     Query(Box<DfStatement>),
 }
 
+impl Statement {
+    /// Whether it makes or drops names: then it may have an effect before it ends.
+    pub fn changes_names(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateHive { .. }
+                | Self::CreateBox { .. }
+                | Self::CreateFrame { .. }
+                | Self::CreateFrameAs { .. }
+                | Self::AttachFrame { .. }
+                | Self::DropHive { .. }
+                | Self::DropBox { .. }
+                | Self::DropFrame { .. }
+        )
+    }
+}
+
 /// How a query may run: what the crew brings.
 #[derive(Clone, Debug)]
 pub struct Crew {

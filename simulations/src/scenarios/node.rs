@@ -57,7 +57,7 @@ pub fn objects_on_disk(computer: &Computer) -> BTreeMap<String, Bytes> {
 /// Where the node says that the clients' frame lies.
 pub async fn location(node: &Node) -> Result<String> {
     let name = FrameName::parse("default", "default", FRAME)?;
-    Ok(node.catalog().view().await?.frame(&name)?.location.clone())
+    Ok(node.view().await?.frame(&name)?.location.clone())
 }
 
 /// Reads the clients' frame without the engine.

@@ -4,6 +4,7 @@ use super::frames::append;
 use super::reins::Reins;
 use super::*;
 use crate::ledger::Snapshot;
+use apiary_protocol::delta::Add;
 
 /// More than any flow here needs.
 const REQUESTS_MAX: u64 = 60;
@@ -79,6 +80,88 @@ async fn a_creation_killed_anywhere_is_finished_or_aborted_by_the_next() -> Resu
         "{requests} requests are too few to have been all"
     );
     Ok(())
+}
+
+/// Cells that do not exist: the ledger does not look.
+fn adds() -> Vec<Add> {
+    let add = |path: &str| Add {
+        path: path.into(),
+        partition_values: Default::default(),
+        size: 7,
+        modification_time: 0,
+        data_change: true,
+        stats: None,
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
+    };
+    vec![add("a.parquet"), add("b.parquet")]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_with_rows_killed_anywhere_shows_all_of_them_or_no_frame() -> Result<()> {
+    at_each_request(
+        async |_| Ok(()),
+        |node| async move {
+            let new = node.plan_frame(&frame("t")).await?;
+            node.create_filled(&new, &schema(), adds()).await.map(drop)
+        },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            let cells = |snapshot: &Snapshot| snapshot.cell_count();
+            if let Ok(entry) = node.view().await?.frame(&frame("t")) {
+                let snapshot = node.ledger(&entry.location).load().await?;
+                assert_eq!(cells(&snapshot), 2, "request {request}");
+            }
+            let (_, snapshot) = node.create_frame(&frame("t"), &schema(), true).await?;
+            let found = cells(&snapshot);
+            assert!(found == 0 || found == 2, "request {request}: {found} cells");
+            assert!(node.drop_frame(&frame("t"), false, true).await?);
+            Ok(())
+        },
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_who_make_a_frame_with_rows_one_is_told_that_it_exists() -> Result<()> {
+    let store = memory();
+    let (one, two) = (catalog(&store, 1), catalog(&store, 2));
+    let (first, second) = (
+        one.plan_frame(&frame("t")).await?,
+        two.plan_frame(&frame("T")).await?,
+    );
+    one.create_filled(&first, &schema(), adds()).await?;
+    let late = two.create_filled(&second, &schema(), adds()).await;
+    assert!(matches!(late, Err(Error::AlreadyExists { .. })), "{late:?}");
+    let again = two.plan_frame(&frame("t")).await;
+    assert!(
+        matches!(again, Err(Error::AlreadyExists { .. })),
+        "{again:?}"
+    );
+    check_invariants(&store).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_was_used_meanwhile_makes_no_frame() -> Result<()> {
+    let store = memory();
+    let (slow, other) = (catalog(&store, 1), catalog(&store, 2));
+    let new = slow.plan_frame(&frame("t")).await?;
+    other.create_frame(&frame("t"), &schema(), false).await?;
+    other.drop_frame(&frame("t"), false, false).await?;
+    let late = slow.create_filled(&new, &schema(), adds()).await;
+    assert!(matches!(late, Err(Error::Busy { .. })), "{late:?}");
+    assert!(frames(&other).await?.is_empty());
+    // The next place is free, whatever happens to the name.
+    let new = slow.plan_frame(&frame("t")).await?;
+    other.create_frame(&frame("t"), &schema(), false).await?;
+    other.drop_frame(&frame("t"), false, false).await?;
+    let (entry, snapshot) = slow.create_filled(&new, &schema(), adds()).await?;
+    assert_eq!((entry.location, snapshot.cell_count()), (new.location, 2));
+    check_invariants(&store).await.map(drop)
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,17 +66,18 @@ async fn a_transaction_that_was_committed_before_is_not_committed_again() {
     };
     let group = vec![with_txn("a", 1), with_txn("again", 1), with_txn("b", 2)];
     let (results, newest) = ledger.commit(Arc::clone(&base), group).await;
-    let already: Vec<bool> = results
+    let already: Vec<_> = results
         .into_iter()
-        .map(|result| result.unwrap().already)
+        .map(|result| result.unwrap())
+        .map(|committed| (committed.already, committed.recorded_before))
         .collect();
-    assert_eq!(already, [false, true, false]);
+    assert_eq!(already, [(false, false), (true, true), (false, false)]);
     assert_eq!(paths(&newest), ["a", "b"]);
     // Also from a base that does not know of it yet.
     let stale = commit_one(&ledger, &base, with_txn("late", 2))
         .await
         .unwrap();
-    assert!(stale.already);
+    assert!(stale.already && stale.recorded_before);
     let newest = ledger.load().await.unwrap();
     assert_eq!(paths(&newest), ["a", "b"]);
 }
@@ -369,11 +370,15 @@ async fn adding_a_live_cell_or_removing_a_dead_one_is_refused() {
 async fn an_intent_that_is_tried_again_is_committed_once() {
     let ledger = ledger();
     let base = create(&ledger).await;
-    let intent = append(&ledger, &["a"]);
+    let intent = Intent {
+        txn: Some(("app".into(), 1)),
+        ..append(&ledger, &["a"])
+    };
     let first = commit_one(&ledger, &base, intent.clone()).await.unwrap();
     for base in [&base, &first.snapshot] {
         let again = commit_one(&ledger, base, intent.clone()).await.unwrap();
         assert_eq!((again.version, again.already), (1, true));
+        assert!(!again.recorded_before, "its cells are in the frame");
     }
     assert_eq!(ledger.load().await.unwrap().version, 1);
 }
