@@ -195,7 +195,7 @@ impl World {
     /// Marks rows of a cell (by its place in path order) as deleted.
     async fn delete(&self, name: &str, cell: usize, rows: &[u64]) {
         let name = self.name(name);
-        let old = self.snapshot(&name).cells().nth(cell).unwrap().add.clone();
+        let old = self.snapshot(&name).cells().nth(cell).unwrap().add();
         let remove = Remove {
             path: old.path.clone(),
             deletion_timestamp: Some(old.modification_time),

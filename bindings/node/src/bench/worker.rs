@@ -459,6 +459,7 @@ async fn report(engine: &Running) -> Result<Value> {
     Ok(json!({
         "peak_bytes": memory::process_bytes("VmHWM"),
         "resident_bytes": memory::process_bytes("VmRSS"),
+        "anonymous_bytes": memory::process_bytes("RssAnon"),
         "requests": requests,
     }))
 }
