@@ -22,6 +22,7 @@ mod query;
 mod read;
 mod results;
 mod root;
+mod scratch;
 mod supervision;
 mod write;
 

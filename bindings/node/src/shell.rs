@@ -160,7 +160,13 @@ impl Prompt<'_> {
     fn run(&mut self, text: &str) -> Result<()> {
         let interactive = std::io::stdin().is_terminal();
         match self.try_run(text) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // One that came while a statement was committing did not end it.
+                if interactive {
+                    self.interrupts.reset();
+                }
+                Ok(())
+            }
             Err(failure @ Failure::OutputClosed) => Err(failure),
             Err(failure @ Failure::Cancelled) if !interactive => Err(failure),
             Err(failure) => {

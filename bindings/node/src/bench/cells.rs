@@ -6,7 +6,7 @@
 //! Memory is what the first query adds: to the peak of all resident pages, code that it is the first
 //! to use among them, and to the anonymous ones, which the system cannot drop.
 
-use super::worker::{Engine, Handle, Order};
+use super::worker::{Engine, Order};
 use super::{Bench, Ground, median, mib, rounded};
 use crate::args::BenchCells;
 use crate::failure::{Failure, Result};
@@ -26,7 +26,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
     let (mut first, mut later, mut memory, mut requests) = (vec![], vec![], vec![], vec![]);
     let (mut anonymous, mut failures) = (vec![], vec![]);
     for _ in 0..options.measure.runs {
-        let mut worker = Handle::spawn(Engine::Apiary, ground.path(), bench.config)?;
+        let mut worker = bench.spawn(Engine::Apiary, ground.path())?;
         let before = worker.must(&Order::Report)?;
         let run = Order::Run {
             sql: sql.clone(),
@@ -77,7 +77,7 @@ fn prepare(bench: &Bench<'_>, ground: &Ground, cells: u32) -> Result<()> {
     let apiary = bench.open(ground, false)?;
     let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true));
     let schema = Arc::new(Schema::new(fields.to_vec()));
-    bench.runtime.block_on(async {
+    bench.block_on(async {
         let box_ns = apiary
             .create_hive("bench")
             .await?
