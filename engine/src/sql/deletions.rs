@@ -56,7 +56,7 @@ impl LiveRows {
         let Some(cell) = file.extension::<Deletions>().map(|of| Arc::clone(&of.0)) else {
             return Ok((file, None));
         };
-        let Some(vector) = &cell.add.deletion_vector else {
+        let Some(vector) = cell.deletion_vector() else {
             return Ok((file, None));
         };
         let key = &file.object_meta.location;

@@ -161,7 +161,7 @@ impl FrameScanExec {
 
     fn has_deletions(&self) -> bool {
         let mut cells = self.cells.iter();
-        cells.any(|cell| cell.add.deletion_vector.is_some())
+        cells.any(|cell| cell.deletion_vector().is_some())
     }
 
     /// Cells that are left after pruning.
@@ -192,7 +192,7 @@ impl FrameScanExec {
                 .iter()
                 .map(|column| ScalarValue::try_from_array(column, index))
                 .collect::<DfResult<Vec<_>>>()?;
-            let key = cell_key(&self.identity.location, &cell.add.path)?;
+            let key = cell_key(&self.identity.location, cell.add_path())?;
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
                 location: key,
                 last_modified: modified_at(cell),
@@ -201,7 +201,7 @@ impl FrameScanExec {
                 version: None,
             })
             .with_partition_values(partition_values);
-            if cell.add.deletion_vector.is_some() {
+            if cell.deletion_vector().is_some() {
                 file = file.with_extension(Deletions(Arc::clone(cell)));
             }
             files.push(file);
@@ -249,7 +249,7 @@ impl FrameScanExec {
             let texts = self
                 .cells
                 .iter()
-                .map(|cell| partition_text(&cell.add, field.name()))
+                .map(|cell| partition_text(cell, field.name()))
                 .collect();
             partition_array(texts, field.data_type()).map_err(|error| {
                 let reason = format!("a value of partition column {}: {error}", field.name());
@@ -287,7 +287,7 @@ fn cell_key(location: &str, path: &str) -> Result<Path> {
 }
 
 fn modified_at(cell: &Cell) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(cell.add.modification_time).unwrap_or_default()
+    DateTime::from_timestamp_millis(cell.modification_time).unwrap_or_default()
 }
 
 fn properties(template: &Arc<dyn ExecutionPlan>, partition_count: usize) -> Arc<PlanProperties> {
@@ -347,7 +347,7 @@ impl DisplayAs for FrameScanExec {
         let deletions = self
             .cells
             .iter()
-            .filter(|cell| cell.add.deletion_vector.is_some())
+            .filter(|cell| cell.deletion_vector().is_some())
             .count();
         match kind {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ledger::invariants;
+use crate::store::testing::FaultyStore;
 use apiary_protocol::keys;
 
 /// Eleven versions, with checkpoints at 5 and 10 when asked for.
@@ -198,4 +199,27 @@ async fn a_file_that_is_live_with_two_deletion_vectors_is_refused() {
     .await;
     let error = ledger.refresh(&newest).await.expect_err("one file twice");
     assert_eq!(corrupt_key(&error), Some(key.as_str()), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_listed_yet_is_found_by_its_first_version() {
+    let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
+    let ledger = ledger_over(Arc::clone(&store) as Arc<dyn ObjectStore>, 1);
+    assert!(matches!(ledger.load().await, Err(Error::NotFound { .. })));
+    let base = create(&ledger).await;
+    let one = commit_one(&ledger, &base, append(&ledger, &["a"]))
+        .await
+        .unwrap()
+        .snapshot;
+    for version in 0..2 {
+        store.hide(&ledger.commit_key(version));
+    }
+    let loaded = ledger.load().await.unwrap();
+    invariants::check_same_content(&loaded, &one).unwrap();
+    let first = ledger.load_version(0).await.unwrap();
+    invariants::check_same_content(&first, &base).unwrap();
+    assert!(matches!(
+        ledger.load_version(2).await,
+        Err(Error::NotFound { .. })
+    ));
 }

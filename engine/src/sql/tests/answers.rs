@@ -225,7 +225,7 @@ async fn sums_of_claimed_sizes_do_not_overflow() {
     let rows = batch(vec![("a", numbers(0..2))]);
     world.claiming("t", &rows, r#"{"numRecords":2}"#).await;
     let name = world.name("t");
-    let add = world.snapshot(&name).cells().next().unwrap().add.clone();
+    let add = world.snapshot(&name).cells().next().unwrap().add();
     let huge = (0..4).map(|index| {
         Action::Add(Add {
             path: format!("huge{index}.parquet"),
@@ -333,7 +333,7 @@ impl World {
         let cells: Vec<_> = self.snapshot(&name).cells().cloned().collect();
         let mut actions = vec![];
         for (cell, vector) in cells.iter().zip(descriptions) {
-            let old = cell.add.clone();
+            let old = cell.add();
             actions.push(Action::Remove(Remove {
                 path: old.path.clone(),
                 deletion_timestamp: Some(old.modification_time),
