@@ -278,7 +278,7 @@ async fn spilling_joins_answer_as_hash_joins_do_above_below_and_beside_limits() 
         };
         let spilling = World {
             crew: Crew {
-                spilling_joins: true,
+                spilling_joins: SpillingJoins::All,
                 ..hashing.crew.clone()
             },
             ..world.share()
