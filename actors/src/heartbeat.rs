@@ -9,7 +9,7 @@
 
 use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
-use crate::mailbox::{Alive, Census, Reply, spawn_report};
+use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::store::Meadow;
@@ -132,8 +132,7 @@ impl State {
             }
         };
         let control = &self.with.host.runtimes.control;
-        let pause = tokio::time::sleep(next);
-        self.timer = Some(spawn_report(control, myself, pause, |_| Message::Beat));
+        self.timer = Some(remind(control, myself, next, || Message::Beat));
     }
 
     /// Deletes the heartbeat once its last write has returned.

@@ -1,34 +1,59 @@
 //! House-keeping of a node that is idle or cold.
 //!
-//! Parent: Node (resident nodes only). Messages: `Look` from its timer, `Swept` from its own work.
-//! Lists and deletes `_swarm/nodes/*` that nodes left behind which were killed. When it crashes, the
-//! next instance looks again after the interval; every deletion can be repeated.
+//! Parent: Node (resident nodes only). Messages: `Look` from its timer, `Swept` and `Kept` from its
+//! own work. A look finishes what killed nodes left half done in the registry, deletes the heartbeats
+//! they left and what they left in the staging of a local meadow, and then takes one frame, the next
+//! in the order of locations: its cells that no version names, its checkpoint that is overdue. When
+//! it crashes, the next instance looks again after a while; all of it can be repeated.
 //!
-//! Invariants: it works only while the node is cold or ideal; ages come from the store's own
-//! modification times, with "now" read from this node's own heartbeat, never from a clock.
+//! Invariants: it begins nothing while the node is warm; ages come from the store's own modification
+//! times, with "now" read from this node's own heartbeat, never from a clock; looking after frames
+//! makes a bounded number of requests a minute, whatever the store holds; one frame at a time;
+//! attached tables are left alone.
 
 use crate::bees::BeesHandle;
-use crate::mailbox::{Alive, Census, spawn_report};
+use crate::mailbox::{Alive, Census, remind, spawn_report};
+use apiary_engine::behavior::sweep::is_old;
 use apiary_engine::behavior::temperature::Regulation;
+use apiary_engine::catalog::{Catalog, FrameEntry};
 use apiary_engine::error::Result;
 use apiary_engine::host::Host;
+use apiary_engine::ledger::{Kept, Ledger};
+use apiary_engine::settings::Settings;
 use apiary_engine::store::Meadow;
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
-const INTERVAL: Duration = Duration::from_secs(600);
+/// A node that lives shorter than this keeps no house.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A heartbeat this much older than ours belongs to a node that is gone: the longest promise is ten
 /// minutes.
-const SWEEP_AGE: Duration = Duration::from_secs(3600);
+const HEARTBEAT_AGE_MS: i64 = 3_600_000;
 
 pub(crate) enum Message {
     Look,
     Swept {
-        result: std::result::Result<Result<usize>, String>,
+        result: std::result::Result<Result<Swept>, String>,
     },
+    Kept {
+        location: String,
+        result: std::result::Result<Result<Kept>, String>,
+    },
+}
+
+/// What the short part of a look came to.
+#[derive(Default)]
+pub(crate) struct Swept {
+    heartbeats: usize,
+    half_done: usize,
+    /// By the store; absent while the node is warm or its own heartbeat is not there yet.
+    now_ms: Option<i64>,
+    /// Whose turn it is.
+    frame: Option<FrameEntry>,
 }
 
 #[derive(Clone)]
@@ -36,14 +61,21 @@ pub(crate) struct Arguments {
     pub(crate) node_id: NodeId,
     pub(crate) host: Host,
     pub(crate) meadow: Meadow,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) bees: BeesHandle,
     pub(crate) census: Census,
 }
 
 pub(crate) struct State {
     with: Arguments,
+    /// The meadow for work that may take long.
+    paced: Meadow,
+    /// Location of the frame that was looked after last.
+    last: Option<String>,
     /// The timer or the sweep, one at a time.
     _work: AbortOnDropHandle<()>,
+    frame: Option<AbortOnDropHandle<()>>,
     _alive: Alive,
 }
 
@@ -59,12 +91,17 @@ impl Actor for Keeper {
         myself: ActorRef<Message>,
         with: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let alive = with.census.enter();
-        let work = wait(&with, &myself);
+        let first = FIRST_LOOK.min(interval(&with));
+        let work = remind(&with.host.runtimes.control, &myself, first, || {
+            Message::Look
+        });
         Ok(State {
-            with,
+            paced: with.meadow.paced(with.settings.keeper_requests_per_minute),
+            last: None,
             _work: work,
-            _alive: alive,
+            frame: None,
+            _alive: with.census.enter(),
+            with,
         })
     }
 
@@ -76,58 +113,137 @@ impl Actor for Keeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Look => {
-                let sweep = sweep(state.with.clone());
+                let sweep = sweep(state.with.clone(), state.last.clone());
                 let control = &state.with.host.runtimes.control;
                 state._work =
                     spawn_report(control, &myself, sweep, |result| Message::Swept { result });
             }
             Message::Swept { result } => {
-                match result {
-                    Ok(Ok(0)) => {}
-                    Ok(Ok(heartbeats)) => tracing::info!(heartbeats, "swept what dead nodes left"),
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "the sweep failed; it is tried again later")
-                    }
-                    Err(panic) => tracing::error!(panic, "the sweep panicked"),
+                if let Some(swept) = told("the sweep", result) {
+                    state.swept(&myself, swept);
                 }
-                state._work = wait(&state.with, &myself);
+                let control = &state.with.host.runtimes.control;
+                let pause = interval(&state.with);
+                state._work = remind(control, &myself, pause, || Message::Look);
+            }
+            Message::Kept { location, result } => {
+                state.frame = None;
+                let kept = told(&format!("looking after {location}"), result);
+                if let Some(kept) = kept.filter(|kept| *kept != Kept::default()) {
+                    tracing::info!(location, ?kept, "looked after a frame");
+                }
             }
         }
         Ok(())
     }
 }
 
-fn wait(with: &Arguments, myself: &ActorRef<Message>) -> AbortOnDropHandle<()> {
-    let pause = async { tokio::time::sleep(INTERVAL).await };
-    spawn_report(&with.host.runtimes.control, myself, pause, |_| {
-        Message::Look
+impl State {
+    fn swept(&mut self, myself: &ActorRef<Message>, swept: Swept) {
+        let Swept {
+            heartbeats,
+            half_done,
+            now_ms,
+            frame,
+        } = swept;
+        if heartbeats + half_done > 0 {
+            tracing::info!(heartbeats, half_done, "swept what dead nodes left");
+        }
+        if let (Some(now_ms), Some(entry), None) = (now_ms, frame, &self.frame) {
+            self.last = Some(entry.location.clone());
+            self.keep(myself, now_ms, entry);
+        }
+    }
+
+    fn keep(&mut self, myself: &ActorRef<Message>, now_ms: i64, entry: FrameEntry) {
+        let Arguments { host, settings, .. } = &self.with;
+        let location = entry.location;
+        let ledger = Ledger::new(host.clone(), self.paced.clone(), location.clone(), settings);
+        let sweep_age = settings.sweep_age();
+        let work = async move { ledger.keep(now_ms, sweep_age).await };
+        self.frame = Some(spawn_report(
+            &host.runtimes.control,
+            myself,
+            work,
+            |result| Message::Kept { location, result },
+        ));
+    }
+}
+
+fn interval(with: &Arguments) -> Duration {
+    Duration::from_millis(with.settings.keeper_interval_ms.max(1))
+}
+
+/// Logs what went wrong; it is tried again at a later look.
+fn told<T>(what: &str, result: std::result::Result<Result<T>, String>) -> Option<T> {
+    match result {
+        Ok(Ok(done)) => return Some(done),
+        Ok(Err(error)) => tracing::warn!(%error, "{what} failed; it is tried again later"),
+        Err(panic) => tracing::error!(panic, "{what} panicked"),
+    }
+    None
+}
+
+/// The short part of a look, and whose turn it is after the frame at `last`.
+async fn sweep(with: Arguments, last: Option<String>) -> Result<Swept> {
+    if with.bees.observe().await?.regulation > Regulation::Ideal {
+        return Ok(Swept::default());
+    }
+    let (heartbeats, now_ms) = sweep_heartbeats(&with).await?;
+    // What fails here is no reason to leave the frames alone.
+    let half_done = with.catalog.finish_half_done().await;
+    let half_done =
+        half_done.inspect_err(|error| tracing::warn!(%error, "something stays half done"));
+    if let Err(error) = with.meadow.sweep_staging().await {
+        tracing::warn!(%error, "staging was not swept");
+    }
+    let frame = next_frame(&with, last.as_deref()).await?;
+    Ok(Swept {
+        heartbeats,
+        half_done: half_done.unwrap_or(0),
+        now_ms,
+        frame,
     })
 }
 
-/// Deletes the heartbeats of nodes that are long gone; gives how many.
-async fn sweep(with: Arguments) -> Result<usize> {
-    if with.bees.observe().await?.regulation > Regulation::Ideal {
-        return Ok(0);
-    }
+/// Deletes the heartbeats of nodes that are long gone; gives how many, and the time by the store.
+async fn sweep_heartbeats(with: &Arguments) -> Result<(usize, Option<i64>)> {
     let ours = keys::heartbeat(with.node_id);
     let beats = with.meadow.list(keys::NODES_PREFIX, None).await?;
-    let Some(now) = beats
-        .iter()
-        .find(|beat| beat.location.as_ref() == ours)
-        .map(|beat| beat.last_modified)
-    else {
-        return Ok(0);
+    let own = beats.iter().find(|beat| beat.location.as_ref() == ours);
+    let Some(now_ms) = own.map(|beat| beat.last_modified.timestamp_millis()) else {
+        return Ok((0, None));
     };
     let mut swept = 0;
     for beat in &beats {
-        let age = now
-            .signed_duration_since(beat.last_modified)
-            .to_std()
-            .unwrap_or_default();
-        if age > SWEEP_AGE {
+        let modified_ms = beat.last_modified.timestamp_millis();
+        if is_old(modified_ms, now_ms, HEARTBEAT_AGE_MS) {
             with.meadow.delete(beat.location.as_ref()).await?;
             swept += 1;
         }
     }
-    Ok(swept)
+    Ok((swept, Some(now_ms)))
+}
+
+/// The frame of our own that comes after a location, or the first; with nothing before it a random
+/// one, so that nodes that start together do not all look after the same.
+async fn next_frame(with: &Arguments, last: Option<&str>) -> Result<Option<FrameEntry>> {
+    let view = with.catalog.view().await?;
+    let mut frames = Vec::new();
+    for hive in view.hives() {
+        for box_name in view.boxes(&hive)? {
+            frames.extend(view.frames(&hive, &box_name)?);
+        }
+    }
+    frames.retain(|frame| !frame.attached);
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    frames.sort_by(|a, b| a.location.cmp(&b.location));
+    let index = match last {
+        Some(last) => frames.partition_point(|frame| frame.location.as_str() <= last),
+        None => u64::from_le_bytes(with.host.entropy.bytes()) as usize,
+    };
+    let index = index % frames.len();
+    Ok(Some(frames.swap_remove(index)))
 }

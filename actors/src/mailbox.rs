@@ -202,6 +202,18 @@ where
     }))
 }
 
+/// A timer: tells the actor after a while. Dropping the handle stops it.
+pub(crate) fn remind<M: Message>(
+    runtime: &Handle,
+    myself: &ActorRef<M>,
+    after: Duration,
+    message: impl FnOnce() -> M + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    // Made inside the work: a timer wants its runtime around it.
+    let pause = async move { tokio::time::sleep(after).await };
+    spawn_report(runtime, myself, pause, |_| message())
+}
+
 /// What a panic said.
 pub(crate) fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
     match panic.downcast::<String>() {

@@ -155,6 +155,7 @@ impl Node {
     pub async fn start(host: Host, meadow: Meadow, settings: Settings, role: Role) -> Result<Self> {
         let control = host.runtimes.control.clone();
         let start = async move {
+            settings.check()?;
             meadow.prove().await?;
             Self::start_proved(host, meadow, settings, role).await
         };
@@ -176,13 +177,18 @@ impl Node {
         let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
         let settings = Arc::new(settings);
         let started_at = host.clock.monotonic();
-        let tree = Tree::start(node_id, &host, &meadow, &settings, &chambers, role).await?;
+        let catalog = Catalog::new(host.clone(), meadow.clone()).with_settings(settings.clone());
+        let catalog = Arc::new(catalog);
+        let tree = Tree::start(
+            node_id, &host, &meadow, &settings, &chambers, &catalog, role,
+        )
+        .await?;
         // A commit or a snapshot is several storage requests, each with its own deadline.
         let ledger = LedgerHandle::new(tree.ledger.clone(), settings.storage_deadline() * 4);
         let environment = Environment {
             host: host.clone(),
-            meadow: meadow.clone(),
-            catalog: Arc::new(Catalog::new(host.clone(), meadow)),
+            meadow,
+            catalog,
             snapshots: Arc::new(ledger.clone()),
             settings: settings.clone(),
             caches: chambers.caches().clone(),

@@ -17,6 +17,7 @@ use crate::node::Role;
 use crate::planner::{self, Planner};
 use crate::supervision::{Child, Children, Supervised, start_error};
 use apiary_engine::behavior::temperature::Thresholds;
+use apiary_engine::catalog::Catalog;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
@@ -125,6 +126,7 @@ impl Tree {
         meadow: &Meadow,
         settings: &Arc<Settings>,
         chambers: &Arc<Chambers>,
+        catalog: &Arc<Catalog>,
         role: Role,
     ) -> Result<Self> {
         let (census, node) = (Census::default(), node_id.short());
@@ -167,6 +169,8 @@ impl Tree {
                 node_id,
                 host: host.clone(),
                 meadow: meadow.clone(),
+                settings: settings.clone(),
+                catalog: catalog.clone(),
                 bees,
                 census: census.clone(),
             };

@@ -93,6 +93,7 @@ pub(crate) async fn write(
     committing: Committing,
 ) -> Result<WriteReport> {
     let started_at = context.environment.host.clock.monotonic();
+    check_deadline(context, job.deadline)?;
     let backpressure = job
         .options
         .backpressure
@@ -132,6 +133,20 @@ pub(crate) async fn write(
         .saturating_sub(started_at);
     report.duration_ms = elapsed.as_millis() as u64;
     Ok(report)
+}
+
+/// Cells of a write that takes longer could be swept before they are committed.
+fn check_deadline(context: &Context, deadline: Duration) -> Result<()> {
+    let longest = context.environment.settings.write_deadline_max();
+    if deadline > longest {
+        return Err(Error::rejected(format!(
+            "a write may take {} ms at most and not {} ms: what is not committed by then is swept; \
+             raise sweep_age",
+            longest.as_millis(),
+            deadline.as_millis()
+        )));
+    }
+    Ok(())
 }
 
 /// Makes a frame with a query's columns and fills it; drops it again when filling fails. `None` when

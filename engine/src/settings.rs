@@ -1,10 +1,14 @@
 //! Settings are data: read at the edge from flags, environment and file, refused when unknown.
 
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Storage deadlines that a commit may take, and some to spare.
+const COMMIT_REQUESTS: u32 = 8;
 
 /// How cells are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +84,12 @@ pub struct Settings {
     pub backpressure: Backpressure,
     /// Commits between two checkpoints of a frame's ledger.
     pub checkpoint_interval: u64,
+    /// Pause between two looks of a resident node's Keeper; each takes one frame.
+    pub keeper_interval_ms: u64,
+    /// Storage requests that the Keeper makes per minute while it looks after a frame.
+    pub keeper_requests_per_minute: u32,
+    /// What no version names is swept when it is older. The same on all nodes of a meadow.
+    pub sweep_age_ms: u64,
     /// What opening a meadow takes from the environment; filled at the edge, never stored.
     #[serde(skip)]
     pub storage: StorageEnvironment,
@@ -102,6 +112,9 @@ impl Default for Settings {
             storage_deadline_ms: 60_000,
             backpressure: Backpressure::default(),
             checkpoint_interval: 100,
+            keeper_interval_ms: 600_000,
+            keeper_requests_per_minute: 8,
+            sweep_age_ms: 7 * 24 * 3_600_000,
             storage: StorageEnvironment::default(),
         }
     }
@@ -114,5 +127,28 @@ impl Settings {
 
     pub fn storage_deadline(&self) -> Duration {
         Duration::from_millis(self.storage_deadline_ms)
+    }
+
+    pub fn sweep_age(&self) -> Duration {
+        Duration::from_millis(self.sweep_age_ms)
+    }
+
+    /// The longest that a write may take up to its commit, so that none of its cells grows older than
+    /// the sweep age before it is in a version.
+    pub fn write_deadline_max(&self) -> Duration {
+        self.sweep_age()
+            .saturating_sub(self.storage_deadline() * COMMIT_REQUESTS)
+    }
+
+    /// `Rejected` for settings that do not go together.
+    pub fn check(&self) -> Result<()> {
+        if self.query_deadline() > self.write_deadline_max() {
+            return Err(Error::rejected(format!(
+                "a sweep age of {} ms is too short for writes of up to {} ms and their commits: raise \
+                 sweep_age or lower query_deadline or storage_deadline",
+                self.sweep_age_ms, self.query_deadline_ms
+            )));
+        }
+        Ok(())
     }
 }

@@ -7,4 +7,6 @@ mod corruption;
 mod documentation;
 mod faults;
 mod interoperability;
+mod keeper;
 mod s3;
+mod statements;

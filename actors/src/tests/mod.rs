@@ -1,6 +1,7 @@
 //! Tests of the tree: a real node over a meadow in memory, on one thread with paused time.
 
 mod bees;
+mod keeper;
 mod nodes;
 mod results;
 
@@ -10,6 +11,7 @@ use crate::node::{Node, Role};
 use crate::root::Tree;
 use crate::{Answer, QueryOptions};
 use apiary_engine::behavior::mason::plan_division;
+use apiary_engine::catalog::Catalog;
 use apiary_engine::error::Result;
 use apiary_engine::host::{Host, testing};
 use apiary_engine::settings::Settings;
@@ -43,7 +45,8 @@ pub(crate) async fn tree(bees: usize, role: Role) -> Result<(Host, Tree)> {
     let division = plan_division(512 << 20, bees);
     let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
     let id = NodeId::from_random([7; 16]);
-    let tree = Tree::start(id, &host, &meadow, &settings, &chambers, role).await?;
+    let catalog = Arc::new(Catalog::new(host.clone(), meadow.clone()));
+    let tree = Tree::start(id, &host, &meadow, &settings, &chambers, &catalog, role).await?;
     Ok((host, tree))
 }
 

@@ -147,6 +147,24 @@ const KEYS: &[Key] = &[
         Shape::Count,
         "commits between checkpoints",
     ),
+    key(
+        "keeper_interval",
+        Some("keeper_interval_ms"),
+        Shape::Duration,
+        "pause between two looks of house-keeping",
+    ),
+    key(
+        "keeper_requests",
+        Some("keeper_requests_per_minute"),
+        Shape::Count,
+        "storage requests per minute for house-keeping",
+    ),
+    key(
+        "sweep_age",
+        Some("sweep_age_ms"),
+        Shape::Duration,
+        "age of what no version names before it is swept",
+    ),
 ];
 
 /// A setting that is wrong; the text names the key and where it stands. Exit code 2.

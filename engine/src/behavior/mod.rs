@@ -3,4 +3,5 @@
 pub mod abandonment;
 pub mod leafcutter;
 pub mod mason;
+pub mod sweep;
 pub mod temperature;

@@ -19,6 +19,7 @@
 
 mod change;
 mod create;
+mod keep;
 mod remove;
 mod view;
 

@@ -59,14 +59,22 @@ impl Catalog {
         existing(dropped, if_exists)
     }
 
-    /// Finishes purges whose node went away. Returns how many there were.
+    /// Finishes purges whose node went away. Returns how many there were. One that fails does not
+    /// keep the others from being tried; the first error is given at the end.
     pub async fn finish_purges(&self) -> Result<usize> {
         let head = self.head().await?;
+        let mut failed = None;
         for location in head.registry.purging.keys() {
-            self.purge(location).await?;
+            if let Err(error) = self.purge(location).await {
+                tracing::warn!(location, %error, "a purge could not be finished");
+                failed.get_or_insert(error);
+            }
         }
         self.leave_hint().await;
-        Ok(head.registry.purging.len())
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(head.registry.purging.len()),
+        }
     }
 
     /// `strict`: purging an attached table is an error, and not just left out.

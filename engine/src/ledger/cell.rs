@@ -79,6 +79,11 @@ impl Tombstone {
         }
     }
 
+    /// The physical path, decoded where it can be.
+    pub fn path(&self) -> &str {
+        self.decoded.as_deref().unwrap_or(&self.remove.path)
+    }
+
     /// By the protocol, absence means "long ago".
     pub fn deleted_at_ms(&self) -> i64 {
         self.remove.deletion_timestamp.unwrap_or(0)
@@ -111,8 +116,7 @@ impl Keyed for Live {
 
 impl Keyed for Arc<Tombstone> {
     fn key_ref(&self) -> KeyRef<'_> {
-        let path = self.decoded.as_deref().unwrap_or(&self.remove.path);
-        KeyRef::new(path, self.remove.deletion_vector.as_ref())
+        KeyRef::new(self.path(), self.remove.deletion_vector.as_ref())
     }
 }
 

@@ -32,6 +32,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// The newest complete checkpoint, by its name.
+    pub fn newest_checkpoint(&self) -> Option<u64> {
+        self.checkpoints.keys().next_back().copied()
+    }
+
     /// Sorts keys of a log; names that are not ours to know are skipped.
     pub fn parse(prefix: &str, keys: impl IntoIterator<Item = String>) -> Self {
         let mut listing = Self::default();

@@ -14,6 +14,7 @@ mod commit;
 mod conflict;
 mod deletion_vector;
 pub mod invariants;
+mod keep;
 mod log;
 mod plan;
 mod replay;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 pub use cell::Cell;
 pub use deletion_vector::read_deletion_vector;
+pub use keep::Kept;
 pub use snapshot::Snapshot;
 
 /// Why two commits do not go together.

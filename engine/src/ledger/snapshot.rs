@@ -11,6 +11,7 @@ use apiary_protocol::delta::{DeletionVector, DomainMetadata, Metadata, Protocol,
 use apiary_protocol::registry::DROPPED_PROPERTY;
 use imbl::{OrdMap, OrdSet, Vector};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -113,6 +114,19 @@ impl Snapshot {
         match Arc::clone(kept).downcast::<T>() {
             Ok(value) => value,
             Err(_) => Arc::new(build(self)),
+        }
+    }
+
+    /// Takes the paths that this version names, as live or as removed, out of a map.
+    pub(super) fn forget_named(&self, paths: &mut BTreeMap<String, i64>) {
+        if paths.is_empty() {
+            return;
+        }
+        for live in &self.cells {
+            paths.remove(live.0.path());
+        }
+        for removed in &self.tombstones {
+            paths.remove(removed.0.path());
         }
     }
 

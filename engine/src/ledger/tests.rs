@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod foreign;
+mod keep;
 mod model;
 mod rules;
 mod vectors;

@@ -99,20 +99,25 @@ pub struct Session {
 pub enum Statement {
     UseHive(String),
     UseBox(String),
-    /// SHOW HIVES / DATABASES
-    ShowHives,
-    /// SHOW BOXES / SCHEMAS \[IN hive\]
+    /// SHOW HIVES / DATABASES \[LIKE pattern\]
+    ShowHives {
+        like: Option<String>,
+    },
+    /// SHOW BOXES / SCHEMAS \[IN hive\] \[LIKE pattern\]
     ShowBoxes {
         hive: Option<String>,
+        like: Option<String>,
     },
-    /// SHOW FRAMES / TABLES \[IN hive.box\]
+    /// SHOW FRAMES / TABLES \[IN hive.box\] \[LIKE pattern\]
     ShowFrames {
         hive: Option<String>,
         box_name: Option<String>,
+        like: Option<String>,
     },
-    /// SHOW COLUMNS IN frame
+    /// SHOW COLUMNS IN frame \[LIKE pattern\]
     ShowColumns {
         frame: Vec<String>,
+        like: Option<String>,
     },
     /// DESCRIBE frame
     Describe {

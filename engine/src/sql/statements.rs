@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::schema::FrameSchema;
 use apiary_protocol::names::{FrameName, Name};
 use arrow::array::{ArrayRef, StringArray};
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::comparison::ilike;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub async fn run_catalog_statement(
         Statement::UseHive(_) | Statement::UseBox(_) => {
             use_names(environment, session, statement).await
         }
-        Statement::ShowHives
+        Statement::ShowHives { .. }
         | Statement::ShowBoxes { .. }
         | Statement::ShowFrames { .. }
         | Statement::ShowColumns { .. } => {
@@ -97,12 +99,12 @@ async fn show(
 ) -> Result<RecordBatch> {
     let view = environment.catalog.view().await?;
     let names = |names: Vec<Name>| names.iter().map(ToString::to_string).collect();
-    match statement {
-        Statement::ShowBoxes { hive } => {
+    let all = match statement {
+        Statement::ShowBoxes { hive, .. } => {
             let hive = session.hive_or_own(hive.as_deref())?;
             texts(&[("box", names(view.boxes(&hive)?))])
         }
-        Statement::ShowFrames { hive, box_name } => {
+        Statement::ShowFrames { hive, box_name, .. } => {
             let (hive, box_name) = session.box_or_own(hive.as_deref(), box_name.as_deref())?;
             let frames = view.frames(&hive, &box_name)?;
             texts(&[(
@@ -113,7 +115,7 @@ async fn show(
                     .collect(),
             )])
         }
-        Statement::ShowColumns { frame } => {
+        Statement::ShowColumns { frame, .. } => {
             let entry = view.frame(&session.resolve(frame)?)?;
             let snapshot = environment.snapshots.snapshot(entry).await?;
             let fields = snapshot.schema.logical.fields();
@@ -148,7 +150,28 @@ async fn show(
             ])
         }
         _ => texts(&[("hive", names(view.hives()))]),
+    }?;
+    match statement {
+        Statement::ShowHives { like: Some(like) }
+        | Statement::ShowBoxes {
+            like: Some(like), ..
+        }
+        | Statement::ShowFrames {
+            like: Some(like), ..
+        }
+        | Statement::ShowColumns {
+            like: Some(like), ..
+        } => only_like(&all, like),
+        _ => Ok(all),
     }
+}
+
+/// The rows whose first column is like a pattern, ignoring case, as names are compared.
+fn only_like(all: &RecordBatch, pattern: &str) -> Result<RecordBatch> {
+    let pattern = StringArray::new_scalar(pattern);
+    let matching = ilike(all.column(0), &pattern)
+        .map_err(|error| Error::rejected(format!("SQL error: LIKE: {error}")))?;
+    filter_record_batch(all, &matching).map_err(|error| Error::Bug(error.to_string()))
 }
 
 /// `property` and `value`: the frame's shape and size first, where it is after that.

@@ -9,6 +9,7 @@ mod cloud;
 mod create;
 mod local;
 mod open;
+mod pace;
 mod prove;
 mod retry;
 mod rooted;
@@ -27,11 +28,13 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt};
 use open::Place;
+use pace::Pace;
 use parking_lot::Mutex;
 use retry::Retry;
 use rooted::{Counters, Rooted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
 /// read by ranges.
@@ -67,6 +70,10 @@ pub struct Meadow {
     host: Host,
     /// Set for a directory: its staging is swept.
     local: Option<LocalStore>,
+    /// See [`Settings::sweep_age`].
+    sweep_age: Duration,
+    /// Set when whoever holds this one must not make many requests at once.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Meadow {
@@ -82,7 +89,7 @@ impl Meadow {
                     gap_bytes: 0,
                     ..rooted
                 };
-                Ok(Self::assemble(rooted, label, host, Some(local)))
+                Ok(Self::assemble(rooted, label, host, settings, Some(local)))
             }
             Place::Memory(name) => {
                 let store = memory(&name);
@@ -102,7 +109,7 @@ impl Meadow {
                 };
                 let scheme = uri.split("://").next().unwrap_or_default();
                 let label = format!("{scheme}://{}/{}", bucket.name, bucket.prefix);
-                Ok(Self::assemble(rooted, label, host, None))
+                Ok(Self::assemble(rooted, label, host, settings, None))
             }
         }
     }
@@ -114,10 +121,17 @@ impl Meadow {
         host: &Host,
         settings: &Settings,
     ) -> Self {
-        Self::assemble(rooted(store, host, settings), label.into(), host, None)
+        let rooted = rooted(store, host, settings);
+        Self::assemble(rooted, label.into(), host, settings, None)
     }
 
-    fn assemble(rooted: Rooted, label: String, host: &Host, local: Option<LocalStore>) -> Self {
+    fn assemble(
+        rooted: Rooted,
+        label: String,
+        host: &Host,
+        settings: &Settings,
+        local: Option<LocalStore>,
+    ) -> Self {
         let rooted = Arc::new(rooted);
         let store = Arc::clone(&rooted) as Arc<dyn ObjectStore>;
         Self {
@@ -126,6 +140,34 @@ impl Meadow {
             label: label.into(),
             host: host.clone(),
             local,
+            sweep_age: settings.sweep_age(),
+            pace: None,
+        }
+    }
+
+    /// The same meadow for work that must not be noticed: its requests come at most so often, however
+    /// many there are, and wait for their turn outside of their deadline.
+    pub fn paced(&self, per_minute: u32) -> Self {
+        Self {
+            pace: Some(Arc::new(Pace::new(per_minute))),
+            ..self.clone()
+        }
+    }
+
+    async fn turn(&self) {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
+    }
+
+    /// Removes what killed writers left where a local meadow stages its objects.
+    pub async fn sweep_staging(&self) -> Result<()> {
+        match &self.local {
+            Some(local) => {
+                let swept = local.sweep(self.sweep_age).await;
+                swept.map_err(|error| store_error("sweeping", "", error))
+            }
+            None => Ok(()),
         }
     }
 
@@ -141,6 +183,7 @@ impl Meadow {
 
     /// The whole object; `None` only when the store says it is not there. Retries inside the deadline.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.turn().await;
         match self
             .rooted
             .read_whole(&path_of(key)?, WHOLE_OBJECT_BYTES_MAX)
@@ -154,6 +197,7 @@ impl Meadow {
 
     /// Writes a hint, a single-writer object or a reproducible one.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        self.turn().await;
         let result = self.store.put(&path_of(key)?, body.into()).await;
         result
             .map(drop)
@@ -165,12 +209,17 @@ impl Meadow {
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectMeta>> {
         let path = path_of(prefix)?;
         let after = after.map(path_of).transpose()?;
+        self.turn().await;
         let result = self.rooted.list_sorted(Some(&path), after.as_ref()).await;
+        if let (Some(pace), Ok(listed)) = (&self.pace, &result) {
+            pace.count(listed.len() as u64 / rooted::LIST_PAGE_OBJECTS);
+        }
         result.map_err(|error| store_error("listing", prefix, error))
     }
 
     /// Deletes; an absent object is no error.
     pub async fn delete(&self, key: &str) -> Result<()> {
+        self.turn().await;
         let result = self.rooted.remove(&path_of(key)?).await;
         result.map_err(|error| store_error("deleting", key, error))
     }

@@ -26,13 +26,7 @@ impl Meadow {
         if found.is_none() {
             self.make_manifest().await?;
         }
-        if let Some(local) = &self.local {
-            local
-                .sweep()
-                .await
-                .map_err(|error| super::store_error("sweeping", "", error))?;
-        }
-        Ok(())
+        self.sweep_staging().await
     }
 
     async fn make_manifest(&self) -> Result<()> {

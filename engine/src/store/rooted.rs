@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most objects that a store lists per request.
-const LIST_PAGE_OBJECTS: u64 = 1000;
+pub(super) const LIST_PAGE_OBJECTS: u64 = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {

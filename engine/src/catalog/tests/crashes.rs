@@ -148,6 +148,32 @@ async fn a_drop_killed_anywhere_left_the_frame_live_or_is_finished_by_the_next()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drop_killed_anywhere_is_finished_without_anybody_asking_for_its_name() -> Result<()> {
+    at_each_request(
+        async |node| {
+            node.create_frame(&frame("t"), &schema(), false)
+                .await
+                .map(drop)
+        },
+        |node| async move { node.drop_frame(&frame("t"), false, true).await.map(drop) },
+        |store, request| async move {
+            let node = catalog(&store, 3);
+            let was_live = frames(&node).await? == ["t"];
+            node.finish_half_done().await?;
+            let registry = newest(&node).await?;
+            assert!(registry.purging.is_empty(), "request {request}");
+            assert_eq!(registry.frames().count(), usize::from(was_live));
+            let left = keys_under(&node, "default/default/t").await?;
+            assert_eq!(left.is_empty(), !was_live, "request {request}: {left:?}");
+            assert_eq!(node.finish_half_done().await?, 0);
+            Ok(())
+        },
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attach_killed_anywhere_is_there_or_can_be_done() -> Result<()> {
     at_each_request(
         async |node| {

@@ -195,9 +195,8 @@ fn require_reading(body: &SetExpr) -> Result<()> {
 fn show(tokens: Vec<TokenWithSpan>, what: &str) -> Result<Statement> {
     match what {
         "HIVES" | "DATABASES" => {
-            let mut words = Words::new(tokens, 2);
-            words.end()?;
-            Ok(Statement::ShowHives)
+            let like = Words::new(tokens, 2).like_to_end()?;
+            Ok(Statement::ShowHives { like })
         }
         "BOXES" | "SCHEMAS" => {
             let mut words = Words::new(tokens, 2);
@@ -206,8 +205,8 @@ fn show(tokens: Vec<TokenWithSpan>, what: &str) -> Result<Statement> {
             } else {
                 None
             };
-            words.end()?;
-            Ok(Statement::ShowBoxes { hive })
+            let like = words.like_to_end()?;
+            Ok(Statement::ShowBoxes { hive, like })
         }
         "FRAMES" | "TABLES" => {
             let mut words = Words::new(tokens, 2);
@@ -216,11 +215,12 @@ fn show(tokens: Vec<TokenWithSpan>, what: &str) -> Result<Statement> {
             } else {
                 vec![]
             };
-            words.end()?;
+            let like = words.like_to_end()?;
             let box_name = parts.pop();
             Ok(Statement::ShowFrames {
                 hive: parts.pop(),
                 box_name,
+                like,
             })
         }
         "COLUMNS" | "FIELDS" => {
@@ -229,8 +229,8 @@ fn show(tokens: Vec<TokenWithSpan>, what: &str) -> Result<Statement> {
                 return words.expected("FROM and the name of a frame");
             }
             let frame = words.parts(3)?;
-            words.end()?;
-            Ok(Statement::ShowColumns { frame })
+            let like = words.like_to_end()?;
+            Ok(Statement::ShowColumns { frame, like })
         }
         "CREATE" => Err(Error::Unsupported("SHOW CREATE".into())),
         _ => query(tokens),
@@ -520,6 +520,17 @@ impl Words {
             Token::EOF => Ok(()),
             _ => self.expected("end of statement"),
         }
+    }
+
+    /// `LIKE 'pattern'`, if anything is left.
+    fn like_to_end(mut self) -> Result<Option<String>> {
+        let like = if self.take(&["LIKE"]) {
+            Some(self.parser.parse_literal_string().map_err(syntax)?)
+        } else {
+            None
+        };
+        self.end()?;
+        Ok(like)
     }
 
     /// A name of one to `most` parts.

@@ -35,6 +35,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use write::{Disk, How};
 
 /// Where objects are written before they get their name.
@@ -100,10 +101,11 @@ impl LocalStore {
         })?
     }
 
-    /// Removes what crashed writers left in staging. A file that was written to within the last day
+    /// Removes what crashed writers left in staging. A file that was written to within the sweep age
     /// may belong to a running upload of another process and stays.
-    pub async fn sweep(&self) -> Result<()> {
-        self.run(|disk| disk.sweep().map_err(Error::from)).await
+    pub async fn sweep(&self, sweep_age: Duration) -> Result<()> {
+        self.run(move |disk| disk.sweep(sweep_age).map_err(Error::from))
+            .await
     }
 }
 

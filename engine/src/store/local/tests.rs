@@ -319,7 +319,11 @@ async fn a_sweep_removes_what_is_old_and_leaves_what_may_be_in_use() {
     let old = std::fs::File::create(staging.join("old")).unwrap();
     old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
         .unwrap();
-    ground.store.sweep().await.unwrap();
+    ground
+        .store
+        .sweep(std::time::Duration::from_secs(24 * 3600))
+        .await
+        .unwrap();
     assert!(staging.join("new").exists());
     assert!(!staging.join("old").exists());
     assert_eq!(ground.staged_count(), 1);

@@ -9,9 +9,8 @@ use object_store::{Error, PutResult, Result};
 use std::io::{self, ErrorKind};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Staging files older than this have no writer any more.
-const ABANDONED_AFTER_US: i64 = 24 * 3600 * 1_000_000;
 /// How often a write meets a directory that somebody removed under it before it gives up.
 const DIRECTORY_TRIES: usize = 16;
 
@@ -205,7 +204,7 @@ impl Disk {
         }
     }
 
-    /// Removes a staging file; one that stays is swept a day later.
+    /// Removes a staging file; one that stays is swept later.
     pub fn discard(&self, staged: &FilePath) {
         match self.files.remove(staged) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -251,7 +250,8 @@ impl Disk {
 
     /// Removes abandoned staging files. Their age is taken from the file system's own clock, read
     /// from a file that is written for it.
-    pub fn sweep(&self) -> Result<(), LocalFailure> {
+    pub fn sweep(&self, sweep_age: Duration) -> Result<(), LocalFailure> {
+        let abandoned_after_us = i64::try_from(sweep_age.as_micros()).unwrap_or(i64::MAX);
         let directory = self.root.join(STAGING);
         let failed = |source| LocalFailure {
             step: "sweeping",
@@ -276,7 +276,7 @@ impl Disk {
             let Ok(status) = self.files.status(&path) else {
                 continue;
             };
-            if now_us.saturating_sub(status.modified_us) > ABANDONED_AFTER_US {
+            if now_us.saturating_sub(status.modified_us) > abandoned_after_us {
                 self.discard(&path);
             }
         }

@@ -1,0 +1,178 @@
+//! A node that stays cleans up after processes that were killed, and deletes nothing else.
+
+use apiary_tests::Bench;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A `start`ed node whose Keeper is quick.
+struct Started(Child);
+
+impl Started {
+    fn on(bench: &Bench) -> Self {
+        let mut child = bench
+            .command(["start"])
+            .env("APIARY_KEEPER_INTERVAL", "50ms")
+            .env("APIARY_KEEPER_REQUESTS", "100000")
+            .env("APIARY_CHECKPOINT_INTERVAL", "2")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let ready = lines.next().expect("a line").expect("text");
+        assert!(ready.starts_with("ready: "), "{ready}");
+        // Read on, so that the node never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+
+    fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        let told = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(told.expect("kill").success());
+        assert!(self.0.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for something that another process does.
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
+            _ => found.push(entry.path()),
+        }
+    }
+    found.sort();
+    found
+}
+
+fn make_older(file: &Path, hours: u64) {
+    let then = SystemTime::now() - Duration::from_secs(hours * 3600);
+    let file = std::fs::File::options().write(true).open(file);
+    file.and_then(|file| file.set_modified(then))
+        .expect("an older file");
+}
+
+const MANY: &str = "CREATE TABLE t PARTITIONED BY (p) AS \
+                    SELECT value AS p, value AS n FROM generate_series(1, 1500)";
+
+#[test]
+fn a_purge_whose_process_was_killed_is_finished_by_a_node_that_stays() {
+    let bench = Bench::new();
+    let data = bench.meadow().join("default/default/t");
+    bench.sql(MANY);
+    bench.sql("CREATE TABLE kept AS SELECT 1 AS n");
+    let all = files(&data).len();
+    assert!(all > 1500, "{all} files");
+    let mut child = bench
+        .command(["sql", "DROP TABLE t PURGE"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let first = data.join("_delta_log/00000000000000000000.json");
+    wait_until("the purge begins", || !first.exists());
+    child.kill().expect("kill -9");
+    child.wait().expect("it is dead");
+    let left = files(&data).len();
+    assert!(left > 0, "the purge was faster than its murderer");
+    assert_eq!(bench.sql("SHOW TABLES"), "frame\nkept\n");
+    assert_eq!(
+        files(&data).len(),
+        left,
+        "a one-shot command keeps no house"
+    );
+
+    let node = Started::on(&bench);
+    wait_until("the purge is finished", || files(&data).is_empty());
+    node.stop();
+    assert_eq!(bench.sql("SELECT n FROM kept"), "n\n1\n");
+    bench.sql(MANY);
+    assert_eq!(bench.sql("SELECT count(*) AS n FROM t"), "n\n1500\n");
+}
+
+#[test]
+fn what_dead_processes_left_is_swept_once_it_is_old_and_nothing_else() {
+    let bench = Bench::new();
+    let meadow = bench.meadow();
+    let frame = meadow.join("default/default/t");
+    for text in [
+        "CREATE TABLE t (n BIGINT)",
+        "INSERT INTO t VALUES (1)",
+        "INSERT OVERWRITE t VALUES (2)",
+        "INSERT INTO t VALUES (3)",
+    ] {
+        bench.sql(text);
+    }
+    // Somebody else's table, with a file that its log does not name.
+    let foreign = meadow.join("lake/foreign");
+    copy(&frame, &foreign);
+    std::fs::write(foreign.join("part-orphan.parquet"), "x").expect("a file");
+    bench.sql("ATTACH FRAME foreign LOCATION 'lake/foreign'");
+    files(&meadow)
+        .iter()
+        .for_each(|file| make_older(file, 9 * 24));
+    let kept = files(&meadow);
+
+    let orphan = frame.join("part-orphan.parquet");
+    let upload = meadow.join(".apiary-staging/0123456789abcdef0123456789abcdef");
+    let beat = meadow.join("_swarm/nodes/07070707070747078707070707070707");
+    std::fs::create_dir_all(meadow.join("_swarm/nodes")).expect("a directory");
+    std::fs::create_dir_all(meadow.join(".apiary-staging")).expect("a directory");
+    let young = frame.join("part-young.parquet");
+    std::fs::write(&young, "x").expect("a file");
+    for (file, hours) in [(&orphan, 8 * 24), (&beat, 2)] {
+        std::fs::write(file, "x").expect("a file");
+        make_older(file, hours);
+    }
+    assert_eq!(bench.sql("SELECT sum(n) AS n FROM t"), "n\n5\n");
+    assert!(orphan.exists() && beat.exists());
+
+    let node = Started::on(&bench);
+    // After the start, whose own sweep would take it.
+    std::fs::write(&upload, "x").expect("a file");
+    make_older(&upload, 8 * 24);
+    for file in [&orphan, &beat, &upload] {
+        wait_until(&format!("{} is swept", file.display()), || !file.exists());
+    }
+    let checkpoint = frame.join("_delta_log/00000000000000000003.checkpoint.parquet");
+    wait_until("the overdue checkpoint is there", || checkpoint.exists());
+    node.stop();
+
+    for file in kept.iter().chain([&young]) {
+        assert!(file.exists(), "{} is gone", file.display());
+    }
+    assert_eq!(bench.sql("SELECT sum(n) AS n FROM t"), "n\n5\n");
+    assert_eq!(bench.sql("SELECT sum(n) AS n FROM foreign"), "n\n5\n");
+    assert!(files(&meadow.join("_swarm")).is_empty());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).expect("below"));
+        std::fs::create_dir_all(target.parent().expect("a parent")).expect("a directory");
+        std::fs::copy(&file, target).expect("a copy");
+    }
+}
