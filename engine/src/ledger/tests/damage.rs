@@ -199,3 +199,15 @@ async fn a_file_that_is_live_with_two_deletion_vectors_is_refused() {
     let error = ledger.refresh(&newest).await.expect_err("one file twice");
     assert_eq!(corrupt_key(&error), Some(key.as_str()), "{error}");
 }
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_read_names_its_log() {
+    let (ledger, _) = filled(false).await;
+    let key = keys::commit(LOCATION, 12);
+    let mut broken = metadata("frame");
+    broken.schema_string = "{\"type\":\"struct\"".into();
+    let line = serde_json::json!({ "metaData": broken });
+    put(&ledger, &key, line.to_string()).await;
+    let error = ledger.load().await.expect_err("no schema");
+    assert_eq!(corrupt_key(&error), Some(&*key), "{error}");
+}
