@@ -9,6 +9,7 @@ mod bee;
 mod bees;
 mod chamber;
 mod context;
+mod feed;
 mod heartbeat;
 mod keeper;
 mod ledger;

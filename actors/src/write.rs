@@ -7,6 +7,7 @@
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::context::{Context, Ladder, in_chamber};
+use crate::feed::Feed;
 use crate::node::{WriteOptions, WriteReport};
 use apiary_engine::behavior::leafcutter;
 use apiary_engine::behavior::temperature::NewWork;
@@ -22,20 +23,15 @@ use apiary_protocol::ids::CommitId;
 use apiary_protocol::names::FrameName;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as SqlStatement;
-use futures::StreamExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio_util::task::AbortOnDropHandle;
 
 const COMMITTED_BEFORE: &str = "this transaction was committed before; nothing was written";
-
-/// A stream of fewer bytes is written by one bee.
-const FIRST_ROWS_BYTES: usize = 1 << 20;
 
 /// Where the rows come from.
 pub(crate) enum Source {
@@ -207,6 +203,7 @@ fn write_spec(context: &Context, target: &Target) -> WriteSpec {
             .unwrap_or_else(|| leafcutter::target_cell_bytes(budget)),
         row_group_rows_max: settings.row_group_rows_max,
         max_partitions: settings.max_partitions,
+        rows_before: 0,
     }
 }
 
@@ -224,12 +221,12 @@ async fn upload(
 ) -> Result<(Uploaded, Base)> {
     match source {
         Source::Stream(input) => {
-            let cells = upload_stream(context, job, target, input).await?;
+            let uploaded = upload_stream(context, job, target, input).await?;
             let base = Base {
                 snapshot: target.snapshot.clone(),
                 reads: Reads::Nothing,
             };
-            Ok((uploaded(context, target, cells), base))
+            Ok((uploaded, base))
         }
         Source::Query(source) => upload_query(context, job, target, source).await,
     }
@@ -245,39 +242,58 @@ fn uploaded(context: &Context, target: &Target, cells: WrittenCells) -> Uploaded
     }
 }
 
-/// One attempt, in a crew that is asked for when it is known whether the rows are few, so that a
-/// caller who is slow to begin holds no bee.
+/// One attempt, a stretch of the stream at a time (see [`crate::feed`]): each takes a crew of its own,
+/// so that a caller who is slow, at the beginning or later, holds no bee while it is.
 async fn upload_stream(
     context: &Context,
     job: &WriteJob,
     target: &Target,
     input: SendableRecordBatchStream,
+) -> Result<Uploaded> {
+    let feed = Feed::new(input);
+    let query = context.environment.host.runtimes.query.clone();
+    let mut all = uploaded(context, target, WrittenCells::default());
+    let mut is_first = true;
+    loop {
+        let gathered = feed.gather(&query).await?;
+        // An empty stream is judged by its columns.
+        if is_first || !gathered.is_empty {
+            let bees = match gathered.is_last {
+                true => 1,
+                false => context.chambers.division().bees,
+            };
+            let spec = WriteSpec {
+                rows_before: all.cells.rows,
+                ..write_spec(context, target)
+            };
+            let cells = write_stretch(context, job, spec, bees, feed.stretch()).await?;
+            all.add(cells);
+            all.check_partitions(context.environment.settings.max_partitions)?;
+        }
+        if gathered.is_last {
+            return Ok(all);
+        }
+        is_first = false;
+    }
+}
+
+async fn write_stretch(
+    context: &Context,
+    job: &WriteJob,
+    spec: WriteSpec,
+    bees: usize,
+    rows: SendableRecordBatchStream,
 ) -> Result<WrittenCells> {
-    let pulled = context
-        .environment
-        .host
-        .runtimes
-        .query
-        .spawn(pull_first(input));
-    let pulled = AbortOnDropHandle::new(pulled).await;
-    let (input, ended) = pulled
-        .map_err(|error| Error::Bug(format!("the stream of rows to write failed: {error}")))??;
-    let bees = if ended {
-        1
-    } else {
-        context.chambers.division().bees
-    };
     let (host, meadow) = (
         context.environment.host.clone(),
         context.environment.meadow.clone(),
     );
-    let spec = write_spec(context, target);
     let work = move |chamber: Chamber| async move {
         let config = SessionConfig::new().with_target_partitions(chamber.bees);
         let inside = TaskContext::default()
             .with_session_config(config)
             .with_runtime(chamber.runtime.clone());
-        write_cells(&host, &meadow, &spec, input, Arc::new(inside)).await
+        write_cells(&host, &meadow, &spec, rows, Arc::new(inside)).await
     };
     let failure = match context.bees.run(job.label.clone(), bees, 1, work).await {
         TaskEnd::Done(cells, _) => return Ok(cells),
@@ -289,31 +305,6 @@ async fn upload_stream(
         Err(error) => Err(error),
         Ok(()) => Err(Error::Bug("a spent stream was to be written again".into())),
     }
-}
-
-/// Pulls the first rows of a stream; gives the whole stream again, and whether that was all of it.
-async fn pull_first(
-    mut input: SendableRecordBatchStream,
-) -> Result<(SendableRecordBatchStream, bool)> {
-    let schema = input.schema();
-    let (mut first, mut bytes, mut ended) = (Vec::new(), 0, false);
-    while !ended && bytes < FIRST_ROWS_BYTES {
-        match input.next().await.transpose()? {
-            Some(batch) => {
-                bytes += batch.get_array_memory_size();
-                first.push(Ok(batch));
-            }
-            None => ended = true,
-        }
-    }
-    let first = futures::stream::iter(first);
-    // A stream that has ended may not be polled again.
-    let rows = if ended {
-        first.boxed()
-    } else {
-        first.chain(input).boxed()
-    };
-    Ok((Box::pin(RecordBatchStreamAdapter::new(schema, rows)), ended))
 }
 
 async fn upload_query(
@@ -408,6 +399,34 @@ async fn commit(
             Err(error)
         }
         Err(error) => Err(error),
+    }
+}
+
+impl Uploaded {
+    /// Takes on the cells of another stretch of the same write.
+    fn add(&mut self, more: WrittenCells) {
+        self.cells.adds.extend(more.adds);
+        self.cells.adds.sort_by(|a, b| a.path.cmp(&b.path));
+        self.cells.rows += more.rows;
+        self.cells.bytes += more.bytes;
+        for warning in more.warnings {
+            if !self.cells.warnings.contains(&warning) {
+                self.cells.warnings.push(warning);
+            }
+        }
+    }
+
+    /// Each stretch keeps to the limit by itself; this is for all of them together.
+    fn check_partitions(&self, max_partitions: usize) -> Result<()> {
+        let directory = |add: &'_ Add| add.path.rsplit_once('/').map(|(path, _)| path.to_string());
+        let touched: BTreeSet<_> = self.cells.adds.iter().map(directory).collect();
+        if touched.len() > max_partitions.max(1) {
+            return Err(Error::rejected(format!(
+                "the write touches more than {max_partitions} partitions; partition by a column with \
+                 fewer values, write in parts, or raise max_partitions"
+            )));
+        }
+        Ok(())
     }
 }
 

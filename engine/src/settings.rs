@@ -63,7 +63,8 @@ pub struct Settings {
     pub memory_bytes: Option<u64>,
     /// Number of bees; one per usable core when absent.
     pub bees: Option<usize>,
-    /// Where operators spill; a directory of its own under the system's temporary one when absent.
+    /// Where operators spill; the system's temporary directory when absent. The crate `apiary` puts a
+    /// directory of the process's own below it.
     pub scratch_directory: Option<PathBuf>,
     /// Most bytes of scratch that one chamber may use.
     pub scratch_bytes_max: u64,

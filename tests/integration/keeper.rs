@@ -168,6 +168,55 @@ fn what_dead_processes_left_is_swept_once_it_is_old_and_nothing_else() {
     assert!(files(&meadow.join("_swarm")).is_empty());
 }
 
+#[test]
+fn scratch_of_a_killed_process_is_removed_by_the_next() {
+    let bench = Bench::new();
+    let scratch = bench.path("not/there/yet");
+    let command = |statement: &str| {
+        let mut command = bench.command(["sql", statement]);
+        command
+            .env("APIARY_SCRATCH_DIRECTORY", &scratch)
+            .env("APIARY_MEMORY", "64MiB");
+        command
+    };
+    let sort =
+        "SELECT value, value % 7919 AS m FROM generate_series(1, 100000000) ORDER BY m, value";
+    let mut child = command(sort)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let spilled = || files(&scratch).iter().any(|file| holds(file));
+    wait_until("it spills", spilled);
+    let mine = files(&scratch);
+    assert!(command("SELECT 1").status().expect("it runs").success());
+    assert!(mine.iter().any(|file| file.exists()), "it lives");
+    child.kill().expect("kill -9");
+    child.wait().expect("it is dead");
+    assert!(spilled());
+    assert!(command("SELECT 1").status().expect("it runs").success());
+    assert_eq!(files(&scratch), Vec::<PathBuf>::new());
+}
+
+fn holds(file: &Path) -> bool {
+    file.metadata().is_ok_and(|status| status.len() > 0)
+}
+
+#[test]
+fn a_scratch_directory_that_cannot_be_made_is_named() {
+    let bench = Bench::new();
+    let below = bench.file("file", "x").join("below");
+    let finished = bench
+        .command(["sql", "SELECT 1"])
+        .env("APIARY_SCRATCH_DIRECTORY", &below)
+        .output();
+    let message = String::from_utf8(finished.expect("it runs").stderr).expect("text");
+    assert!(
+        message.contains("scratch_directory") && message.contains("file/below"),
+        "{message}"
+    );
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for file in files(from) {

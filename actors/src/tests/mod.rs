@@ -4,6 +4,7 @@ mod bees;
 mod keeper;
 mod nodes;
 mod results;
+mod stalls;
 
 use crate::chamber::Chambers;
 use crate::mailbox::Census;

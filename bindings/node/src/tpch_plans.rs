@@ -100,6 +100,7 @@ impl World {
             target_cell_bytes: 64 << 20,
             row_group_rows_max: 2_000,
             max_partitions: 1,
+            rows_before: 0,
         };
         let mut actions = vec![];
         let mut kept = vec![];

@@ -62,7 +62,8 @@ impl Builder {
         self
     }
 
-    /// Where operators spill.
+    /// Where operators spill: each process in a directory of its own below this one, which is made
+    /// when it is missing.
     pub fn scratch_directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.scratch_directory = Some(path.into());
         self
@@ -110,12 +111,16 @@ impl Builder {
             runtimes,
             host,
             meadow,
-            settings,
+            mut settings,
         } = self.ground()?;
+        let scratch = host::scratch(&settings, &host)?;
+        if let Some(scratch) = &scratch {
+            settings.scratch_directory = Some(scratch.directory().to_path_buf());
+        }
         let node = runtimes
             .inside(Node::start(host, meadow, settings, role))
             .await?;
-        Inner::new(node, runtimes)
+        Inner::new(node, runtimes, scratch)
     }
 
     /// [`Builder::open`] for a program without an executor.
@@ -128,11 +133,15 @@ impl Builder {
             runtimes,
             host,
             meadow,
-            settings,
+            mut settings,
         } = self.ground()?;
+        let scratch = host::scratch(&settings, &host)?;
+        if let Some(scratch) = &scratch {
+            settings.scratch_directory = Some(scratch.directory().to_path_buf());
+        }
         let control = runtimes.handles().control.clone();
         let node = control.block_on(Node::start(host, meadow, settings, role))?;
-        Inner::new(node, runtimes)
+        Inner::new(node, runtimes, scratch)
     }
 
     /// Reads one object of the storage and gives it as JSON: a commit, a checkpoint's footer, a

@@ -6,9 +6,11 @@
 
 mod credentials;
 mod machine;
+mod scratch;
 mod threads;
 
 pub use machine::cores;
+pub use scratch::Scratch;
 
 use apiary_engine::host::{Clock, DiskFiles, Entropy, Host, Runtimes};
 use apiary_engine::settings::{Settings, StorageEnvironment};
@@ -44,6 +46,18 @@ pub fn system_host(settings: &Settings, runtimes: Runtimes) -> Result<Host> {
         runtimes,
         spill: None,
     })
+}
+
+/// Scratch of this process's own, below the directory that the settings name or the system's. A
+/// system's one that cannot be used only matters to whoever spills.
+pub fn scratch(settings: &Settings, host: &Host) -> Result<Option<Scratch>> {
+    let id = host.entropy.bytes();
+    match &settings.scratch_directory {
+        Some(base) => Scratch::make(base, id).map(Some),
+        None => Ok(Scratch::make(&env::temp_dir(), id)
+            .inspect_err(|error| tracing::warn!(%error, "the system's temporary directory"))
+            .ok()),
+    }
 }
 
 /// What opening a meadow takes from the environment and the files of the clouds' own tools. The

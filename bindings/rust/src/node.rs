@@ -3,6 +3,7 @@
 use crate::answer::Answer;
 use crate::builder::Builder;
 use crate::frame::Frame;
+use crate::host::Scratch;
 use crate::namespace::{DropOptions, Hive};
 use crate::runtime::OwnedRuntimes;
 use apiary_actors::{Node, NodeStatus, QueryOptions};
@@ -31,18 +32,25 @@ pub(crate) struct Inner {
     node: Node,
     session: Mutex<Session>,
     runtimes: OwnedRuntimes,
+    /// Goes last: until then somebody may spill.
+    _scratch: Option<Scratch>,
 }
 
 impl Inner {
     // Gives the handle and not itself: nobody else may own an `Inner`.
     #[allow(clippy::new_ret_no_self)]
-    pub(crate) fn new(node: Node, runtimes: OwnedRuntimes) -> Result<Apiary> {
+    pub(crate) fn new(
+        node: Node,
+        runtimes: OwnedRuntimes,
+        scratch: Option<Scratch>,
+    ) -> Result<Apiary> {
         let session = Mutex::new(Session::new()?);
         Ok(Apiary {
             inner: Arc::new(Self {
                 node,
                 session,
                 runtimes,
+                _scratch: scratch,
             }),
         })
     }

@@ -23,12 +23,14 @@ pub struct Acceptance {
     /// All logical columns, in the types that are written.
     pub written: SchemaRef,
     pub warnings: BTreeSet<String>,
+    /// Rows of the write that came before this stream.
+    rows_before: u64,
     rows: u64,
 }
 
 impl Acceptance {
     /// `Error::Rejected` when the types alone, or a missing column, rule every row out.
-    pub fn new(frame: Arc<FrameSchema>, given: &Schema) -> Result<Self> {
+    pub fn new(frame: Arc<FrameSchema>, given: &Schema, rows_before: u64) -> Result<Self> {
         for field in frame.logical.fields() {
             if field.metadata().contains_key(INVARIANTS_KEY) {
                 return Err(Error::Unsupported(format!(
@@ -66,6 +68,7 @@ impl Acceptance {
             sources,
             written,
             warnings,
+            rows_before,
             rows: 0,
         })
     }
@@ -73,6 +76,11 @@ impl Acceptance {
     /// Rows that were accepted so far.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// The number of the next row in the whole write.
+    pub fn next_row(&self) -> u64 {
+        self.rows_before + self.rows
     }
 
     /// A batch of the stream, as it is written; partition columns are still in it.
@@ -91,7 +99,7 @@ impl Acceptance {
                     None,
                     &mut self.warnings,
                 )
-                .map_err(|refusal| explain(refusal, self.rows))?,
+                .map_err(|refusal| explain(refusal, self.next_row()))?,
             });
         }
         self.rows += batch.num_rows() as u64;

@@ -41,6 +41,8 @@ pub struct WriteSpec {
     pub target_cell_bytes: u64,
     pub row_group_rows_max: usize,
     pub max_partitions: usize,
+    /// Rows of the same write that came before, for messages that name a row.
+    pub rows_before: u64,
 }
 
 /// Cells that are in the meadow and not yet in any ledger.
@@ -66,7 +68,7 @@ pub async fn write_cells(
     context: Arc<TaskContext>,
 ) -> Result<WrittenCells> {
     let schema = input.schema();
-    let acceptance = accept::Acceptance::new(spec.schema.clone(), &schema)?;
+    let acceptance = accept::Acceptance::new(spec.schema.clone(), &schema, spec.rows_before)?;
     let mut writing = writing::Writing::new(host, meadow, spec, &acceptance, &context)?;
     match writing.run(acceptance, input, context).await {
         Ok(written) => Ok(written),

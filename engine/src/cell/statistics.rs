@@ -3,7 +3,9 @@
 //! Taken from the statistics of the row groups that were just written. A bound that is not known to
 //! hold is left out; one that is there may be wider than the values, never narrower.
 //!
-//! - Float bounds are left out when a NaN is among the values, which sorts above all of them.
+//! - Float bounds are left out when a NaN is among the values, which sorts above all of them. Where
+//!   none is, `nanCount` (an addition of ours to Delta's statistics) says so: other writers leave NaN
+//!   out of bounds silently, so bounds without it mean nothing to our reader.
 //! - Strings are cut at 32 characters, the upper bound then raised to the next code point.
 //! - Timestamps are milliseconds, the upper bound rounded up.
 //! - Binaries and booleans have null counts only; what lies inside arrays and maps has none.
@@ -99,6 +101,9 @@ pub fn describe(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch) ->
     section("nullCount", &|leaf| {
         leaf.nulls.map(|count| count.to_string())
     });
+    if leaves.iter().any(|leaf| leaf.is_free_of_nan) {
+        section("nanCount", &|leaf| leaf.is_free_of_nan.then(|| "0".into()));
+    }
     text.push('}');
     text
 }
@@ -109,6 +114,20 @@ struct Leaf {
     min: Option<Bound>,
     max: Option<Bound>,
     nulls: Option<u64>,
+    /// Only said of floats.
+    is_free_of_nan: bool,
+}
+
+impl Leaf {
+    fn unknown() -> Self {
+        Self {
+            data_type: DataType::Null,
+            min: None,
+            max: None,
+            nulls: None,
+            is_free_of_nan: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, PartialOrd)]
@@ -125,24 +144,13 @@ fn collect(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch, leaves:
             DataType::Struct(fields) => collect(fields, metadata, nans, leaves),
             data_type @ (DataType::List(_) | DataType::Map(_, _)) => {
                 for _ in 0..leaf_count(data_type) {
-                    let data_type = DataType::Null;
-                    leaves.push(Leaf {
-                        data_type,
-                        min: None,
-                        max: None,
-                        nulls: None,
-                    });
+                    leaves.push(Leaf::unknown());
                 }
             }
             data_type => {
                 let leaf = match leaves.len() < LEAVES_MAX {
                     true => merge(data_type, leaves.len(), metadata, nans),
-                    false => Leaf {
-                        data_type: DataType::Null,
-                        min: None,
-                        max: None,
-                        nulls: None,
-                    },
+                    false => Leaf::unknown(),
                 };
                 leaves.push(leaf);
             }
@@ -154,7 +162,8 @@ fn collect(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch, leaves:
 fn merge(data_type: &DataType, index: usize, metadata: &ParquetMetaData, nans: &NanWatch) -> Leaf {
     let mut nulls = Some(0);
     let mut bounds: Option<(Bound, Bound)> = None;
-    let mut known = !nans.0.get(index).copied().unwrap_or(true);
+    let has_nan = nans.0.get(index).copied().unwrap_or(true);
+    let mut known = !has_nan;
     for group in metadata.row_groups() {
         let column = group.column(index);
         let group_nulls = column.statistics().and_then(|s| s.null_count_opt());
@@ -183,6 +192,7 @@ fn merge(data_type: &DataType, index: usize, metadata: &ParquetMetaData, nans: &
         min,
         max,
         nulls,
+        is_free_of_nan: data_type.is_floating() && !has_nan,
     }
 }
 

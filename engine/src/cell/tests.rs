@@ -64,6 +64,7 @@ fn spec(schema: Schema, partitions: &[&str]) -> WriteSpec {
         target_cell_bytes: 16 << 20,
         row_group_rows_max: 256 * 1024,
         max_partitions: 20_000,
+        rows_before: 0,
     }
 }
 

@@ -204,9 +204,9 @@ impl Writing {
         let mut slots: BTreeMap<u32, Slot> = BTreeMap::new();
         let mut sort: Option<PartitionSort> = None;
         while let Some(batch) = input.next().await {
-            let row_first = acceptance.rows();
+            let (row_first, row_named) = (acceptance.rows(), acceptance.next_row());
             let batch = acceptance.accept(&batch?)?;
-            let numbers = partitioner.number(&batch, row_first)?;
+            let numbers = partitioner.number(&batch, row_named)?;
             let stored = batch
                 .project(&self.stored_columns)
                 .map_err(|error| Error::Bug(format!("a frame's columns: {error}")))?;

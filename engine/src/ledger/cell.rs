@@ -34,6 +34,13 @@ impl Cell {
     }
 }
 
+/// Bytes of cells by the log, which may claim anything: a sum that overflows is as good as infinite.
+pub fn total_bytes(cells: &[Arc<Cell>]) -> u64 {
+    cells
+        .iter()
+        .fold(0, |sum, cell| sum.saturating_add(cell.size_bytes()))
+}
+
 /// A cell as a snapshot keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct Live {
@@ -48,6 +55,8 @@ impl Live {
         let decoded = decode_path(&add.path)?;
         let decoded = (decoded != add.path).then(|| decoded.into());
         let rows = add.stats.as_deref().and_then(Statistics::parse_row_count);
+        // No file has more, and SQL could not count them.
+        let rows = rows.filter(|rows| i64::try_from(*rows).is_ok());
         Ok(Self {
             cell: Arc::new(Cell { add, rows }),
             decoded,

@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cell::Cell;
+pub use cell::{Cell, total_bytes};
 pub use deletion_vector::read_deletion_vector;
 pub use keep::Kept;
 pub use snapshot::Snapshot;

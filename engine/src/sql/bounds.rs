@@ -3,6 +3,12 @@
 //! Statistics were written by whoever wrote the cell, so they are input. What cannot be read is
 //! *unknown*, never a bound; what may have been rounded is widened, so that a bound always holds:
 //! `min ≤ every value ≤ max` for every row of the cell.
+//!
+//! What other writers are known to get wrong:
+//! - Bounds of floats leave out NaN, which sorts above every number (and below, with its sign set):
+//!   they hold only where the statistics say that there is none, as ours do with `nanCount`.
+//! - Bounds of decimals pass through a float64 (delta-rs).
+//! - Null counts of lists, maps and structs are those of the Parquet leaves inside (delta-rs).
 
 use apiary_protocol::delta::Add;
 use arrow::array::{
@@ -20,6 +26,9 @@ use std::sync::{Arc, OnceLock};
 
 /// The directory value that stands for a null partition value; some writers put it into the log too.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Unscaled decimals below this have at most 15 digits, which a float64 gives back unchanged.
+const FLOAT_SAFE: i128 = 1_000_000_000_000_000;
 
 /// Objects and arrays nest no deeper than this in statistics that are believed.
 const DEPTH_MAX: usize = 64;
@@ -81,15 +90,20 @@ impl Values {
         }
     }
 
-    fn push(&mut self, raw: Option<&str>, data_type: &DataType, side: Side) {
+    /// Returns whether the bound, if there is one, is as it was written.
+    fn push(&mut self, raw: Option<&str>, data_type: &DataType, side: Side) -> bool {
         match self {
             Self::Integers(values) => {
-                values.push(raw.and_then(|raw| integer(raw, data_type, side)))
+                let value = raw.and_then(|raw| integer(raw, data_type, side));
+                let wide = value.and_then(|value| unrounded(value, data_type, side));
+                values.push(wide);
+                return wide == value;
             }
             Self::Floats(values) => values.push(raw.and_then(|raw| float(raw, side))),
             Self::Texts(values) => values.push(raw.and_then(text)),
             Self::Unordered => {}
         }
+        true
     }
 
     fn finish(self, data_type: &DataType) -> Option<ArrayRef> {
@@ -123,12 +137,21 @@ impl BoundsBuilder {
         }
     }
 
-    fn push(&mut self, found: &Found<'_>, is_tight: bool) {
-        self.min.push(found.min, &self.data_type, Side::Min);
-        self.max.push(found.max, &self.data_type, Side::Max);
-        self.null_count
-            .push(found.null_count.and_then(|raw| raw.parse().ok()));
-        self.is_tight &= is_tight;
+    fn push(&mut self, found: &Found<'_>, is_tight: bool, rows: Option<u64>) {
+        let may_hold_nan = self.data_type.is_floating() && found.nan_count != Some("0");
+        let (min, max) = match may_hold_nan {
+            true => (None, None),
+            false => (found.min, found.max),
+        };
+        let is_written = self.min.push(min, &self.data_type, Side::Min)
+            & self.max.push(max, &self.data_type, Side::Max);
+        self.is_tight &= is_tight && is_written;
+        let null_count = found
+            .null_count
+            .filter(|_| !self.data_type.is_nested())
+            .and_then(|raw| raw.parse::<u64>().ok())
+            .filter(|nulls| rows.is_none_or(|rows| *nulls <= rows));
+        self.null_count.push(null_count);
     }
 
     pub fn finish(self) -> Bounds {
@@ -157,11 +180,13 @@ struct Found<'a> {
     min: Option<&'a str>,
     max: Option<&'a str>,
     null_count: Option<&'a str>,
+    nan_count: Option<&'a str>,
 }
 
 /// Reads one cell's statistics into every builder; each gets exactly one more entry.
-pub(super) fn push_statistics(statistics: Option<&str>, builders: &mut [BoundsBuilder]) {
-    let mut found = vec![Found::default(); builders.len()];
+pub(super) fn push_statistics<'a>(statistics: Option<&'a str>, builders: &mut [BoundsBuilder]) {
+    let mut rows = None;
+    let mut found: Vec<Found<'a>> = vec![Found::default(); builders.len()];
     let mut is_tight = true;
     let is_whole = statistics.and_then(|statistics| {
         members(statistics, |key, value| {
@@ -169,10 +194,15 @@ pub(super) fn push_statistics(statistics: Option<&str>, builders: &mut [BoundsBu
                 is_tight = value == "true";
                 return;
             }
-            let side = match key {
-                "minValues" => 0,
-                "maxValues" => 1,
-                "nullCount" => 2,
+            if key == "numRecords" {
+                rows = value.parse::<u64>().ok();
+                return;
+            }
+            let slot: for<'f> fn(&'f mut Found<'a>) -> &'f mut Option<&'a str> = match key {
+                "minValues" => |found| &mut found.min,
+                "maxValues" => |found| &mut found.max,
+                "nullCount" => |found| &mut found.null_count,
+                "nanCount" => |found| &mut found.nan_count,
                 _ => return,
             };
             let _ = members(value, |column, raw| {
@@ -180,12 +210,7 @@ pub(super) fn push_statistics(statistics: Option<&str>, builders: &mut [BoundsBu
                     .iter()
                     .position(|builder| is_key(column, &builder.column))
                 {
-                    let slot = &mut found[index];
-                    match side {
-                        0 => slot.min = Some(raw),
-                        1 => slot.max = Some(raw),
-                        _ => slot.null_count = Some(raw),
-                    }
+                    *slot(&mut found[index]) = Some(raw);
                 }
             });
         })
@@ -194,7 +219,7 @@ pub(super) fn push_statistics(statistics: Option<&str>, builders: &mut [BoundsBu
         found.fill(Found::default());
     }
     for (builder, found) in builders.iter_mut().zip(&found) {
-        builder.push(found, is_tight);
+        builder.push(found, is_tight, rows);
     }
 }
 
@@ -292,6 +317,22 @@ fn integer(raw: &str, data_type: &DataType, side: Side) -> Option<i128> {
         }
         DataType::Timestamp(unit, _) => timestamp(&text(raw)?, *unit, side),
         _ => raw.parse().ok(),
+    }
+}
+
+/// A bound that still holds when the number passed through a float64 on its way into the log; the
+/// same where that changes nothing.
+fn unrounded(value: i128, data_type: &DataType, side: Side) -> Option<i128> {
+    if !matches!(data_type, DataType::Decimal128(..) | DataType::UInt64)
+        || value.unsigned_abs() < FLOAT_SAFE.unsigned_abs()
+    {
+        return Some(value);
+    }
+    // A float64 has 53 bits; the scaling may have cost two more.
+    let slack = (value.checked_abs()? >> 50) + 1;
+    match side {
+        Side::Min => value.checked_sub(slack),
+        Side::Max => value.checked_add(slack),
     }
 }
 
@@ -516,10 +557,12 @@ mod tests {
             "d",
             &DataType::Decimal128(38, 2),
         );
-        assert_eq!(
-            found.min.unwrap().as_primitive::<Decimal128Type>().value(0),
-            1_234_567_890_123_456_789_012
-        );
+        let min = found.min.unwrap().as_primitive::<Decimal128Type>().value(0);
+        // All of them, and then room for a writer that had only 53 bits.
+        assert_eq!(decimal("12345678901234567890.12", 2), Some(EXACT));
+        const EXACT: i128 = 1_234_567_890_123_456_789_012;
+        assert!((EXACT - EXACT / 500_000_000_000_000..EXACT).contains(&min));
+        assert!(!found.is_exact);
         assert_eq!(
             found.max.unwrap().as_primitive::<Decimal128Type>().value(0),
             150_000

@@ -37,8 +37,10 @@ pub fn scan_totals(plan: &Arc<dyn ExecutionPlan>) -> Result<ScanTotals> {
             if let Some(scan) = node.downcast_ref::<FrameScanExec>() {
                 totals.cells_kept += scan.kept_cells() as u64;
                 totals.cells_total += scan.identity().cells_total as u64;
-                totals.bytes_kept += scan.kept_bytes();
-                totals.bytes_total += scan.identity().bytes_total;
+                totals.bytes_kept = totals.bytes_kept.saturating_add(scan.kept_bytes());
+                totals.bytes_total = totals
+                    .bytes_total
+                    .saturating_add(scan.identity().bytes_total);
                 totals.read_bytes += sum("meadow_read_bytes");
                 totals.requests += sum("meadow_requests");
             }

@@ -3,7 +3,7 @@
 //! Invariant: every byte of every cell is in exactly one piece, so every row group, which belongs to
 //! the piece in which it begins, is read exactly once.
 
-use crate::ledger::Cell;
+use crate::ledger::{Cell, total_bytes};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) fn partition_cells(
     split_bytes_min: u64,
 ) -> Vec<Vec<Piece>> {
     let target = target.max(1);
-    let total: u64 = cells.iter().map(|cell| cell.size_bytes()).sum();
+    let total = total_bytes(cells);
     let may_split = total >= split_bytes_min.max(1);
     let share = total.div_ceil(target as u64).max(1);
     let mut partitions = vec![vec![]];
@@ -32,7 +32,7 @@ pub(super) fn partition_cells(
             break;
         };
         let size = cell.size_bytes();
-        let mut start = 0;
+        let mut start = 0_u64;
         loop {
             if filled >= share && partitions.len() < target {
                 partitions.push(vec![]);
@@ -40,7 +40,7 @@ pub(super) fn partition_cells(
             }
             let is_last = partitions.len() == target;
             let end = if may_split && !is_last {
-                size.min(start + (share - filled))
+                size.min(start.saturating_add(share - filled))
             } else {
                 size
             };
@@ -51,7 +51,7 @@ pub(super) fn partition_cells(
                     range,
                 });
             }
-            filled += end - start;
+            filled = filled.saturating_add(end - start);
             start = end;
             if start >= size {
                 break;

@@ -12,7 +12,7 @@ use super::bounds::{
     Bounds, BoundsBuilder, partition_array, partition_bounds, partition_text, push_statistics,
 };
 use crate::error::{Error, Result};
-use crate::ledger::{Cell, Snapshot};
+use crate::ledger::{Cell, Snapshot, total_bytes};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array, make_comparator};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{SchemaRef, UInt64Type};
@@ -55,7 +55,7 @@ impl CellIndex {
     pub fn new(snapshot: &Snapshot) -> Self {
         let cells: Vec<Arc<Cell>> = snapshot.cells().cloned().collect();
         Self {
-            total_bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
+            total_bytes: total_bytes(&cells),
             logical: Arc::clone(&snapshot.schema.logical),
             partition_columns: snapshot.schema.partition_columns.iter().cloned().collect(),
             location: snapshot.location.clone(),
@@ -137,7 +137,7 @@ impl CellIndex {
             .map(|place| Arc::clone(&self.cells[*place]))
             .collect();
         Ok(Kept {
-            bytes: cells.iter().map(|cell| cell.size_bytes()).sum(),
+            bytes: total_bytes(&cells),
             cells: Arc::new(cells),
             places: Some(places),
             pruned_by_partition,
@@ -194,7 +194,7 @@ impl CellIndex {
         columns: &BTreeSet<String>,
     ) -> Result<Statistics> {
         let bounds = self.bounds(columns)?;
-        let rows: Option<u64> = kept.cells.iter().map(|cell| cell.live_rows()).sum();
+        let rows = sum_of_known(kept.cells.iter().map(|cell| cell.live_rows()));
         let has_deletions = kept
             .cells
             .iter()
@@ -221,6 +221,12 @@ impl CellIndex {
             column_statistics: column_statistics.collect(),
         })
     }
+}
+
+/// `None` when one is unknown, or when together they are more than there can be: then the log is wrong
+/// about one of them.
+fn sum_of_known(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    counts.try_fold(0_u64, |sum, count| sum.checked_add(count?))
 }
 
 /// What the bounds of the cells at `places` say together. Deletions are not looked at.
@@ -250,9 +256,7 @@ fn summary(
     let null_counts = places
         .clone()
         .map(|place| nulls.is_valid(place).then(|| nulls.value(place)));
-    let null_count = null_counts
-        .sum::<Option<u64>>()
-        .and_then(|count| usize::try_from(count).ok());
+    let null_count = sum_of_known(null_counts).and_then(|count| usize::try_from(count).ok());
     ColumnStatistics::new_unknown()
         .with_min_value(extreme(&bounds.min, Ordering::Less))
         .with_max_value(extreme(&bounds.max, Ordering::Greater))

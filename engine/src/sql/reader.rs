@@ -18,8 +18,10 @@ use parking_lot::Mutex;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::basic::{LogicalType, Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -373,7 +375,7 @@ impl CellReader {
             _ => metadata,
         };
         let known = Known {
-            metadata: Arc::new(metadata),
+            metadata: Arc::new(without_float_bounds(metadata).map_err(|e| self.corrupt(e))?),
             checksums: checksums.map(Arc::new),
         };
         self.footers.put(&self.key, self.size_bytes, &known);
@@ -456,6 +458,54 @@ impl CellReader {
             Err(error) => Err(self.explain(error).await),
         }
     }
+}
+
+/// The footer without statistics of float columns: Parquet's leave out NaN, which is above (or with its
+/// sign set, below) everything, and do not say whether there is one. Rows that only a NaN brings into an
+/// answer would be pruned with their row group or page.
+fn without_float_bounds(metadata: ParquetMetaData) -> Result<ParquetMetaData, ParquetError> {
+    let columns = metadata.file_metadata().schema_descr_ptr();
+    let floats: Vec<usize> = (0..columns.num_columns())
+        .filter(|index| {
+            let column = columns.column(*index);
+            matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE)
+                || column.logical_type_ref() == Some(&LogicalType::Float16)
+        })
+        .collect();
+    if floats.is_empty() {
+        return Ok(metadata);
+    }
+    let mut builder = metadata.into_builder();
+    let mut groups = vec![];
+    for group in builder.take_row_groups() {
+        let mut group = group.into_builder();
+        let chunks = group.take_columns().into_iter().enumerate();
+        let chunks = chunks.map(|(index, chunk)| match floats.contains(&index) {
+            true => chunk
+                .into_builder()
+                .clear_statistics()
+                .set_column_index_offset(None)
+                .set_column_index_length(None)
+                .build(),
+            false => Ok(chunk),
+        });
+        let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
+        groups.push(group.set_column_metadata(chunks).build()?);
+    }
+    let pages = builder.take_column_index().map(|mut pages| {
+        for group in &mut pages {
+            for index in &floats {
+                if let Some(column) = group.get_mut(*index) {
+                    *column = ColumnIndexMetaData::NONE;
+                }
+            }
+        }
+        pages
+    });
+    Ok(builder
+        .set_row_groups(groups)
+        .set_column_index(pages)
+        .build())
 }
 
 fn external(error: Error) -> ParquetError {

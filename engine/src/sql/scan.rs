@@ -156,7 +156,7 @@ impl FrameScanExec {
 
     /// Bytes of the cells that are left after pruning.
     pub fn kept_bytes(&self) -> u64 {
-        self.cells.iter().map(|cell| cell.size_bytes()).sum()
+        ledger::total_bytes(&self.cells)
     }
 
     /// Cells that are left after pruning.

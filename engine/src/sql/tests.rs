@@ -17,6 +17,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use std::collections::BTreeMap;
 
+mod answers;
+
 /// A node's worth of what queries need, and the frames they read.
 struct World {
     environment: Environment,

@@ -1,0 +1,244 @@
+//! Pruning and statistics must not change an answer, whatever the log and the footers claim.
+
+use super::*;
+use crate::cell::{WriteSpec, write_cells};
+use arrow::array::{Decimal128Array, Float64Array, Int32Array, ListArray};
+use arrow::datatypes::Int32Type;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+impl World {
+    /// A frame with one cell that claims what it is told to; rows come in row groups of 50 and pages
+    /// of 10.
+    async fn claiming(&self, name: &str, rows: &RecordBatch, stats: &str) {
+        self.claiming_cells(name, rows, &[stats]).await;
+    }
+
+    async fn claiming_cells(&self, name: &str, rows: &RecordBatch, stats: &[&str]) {
+        let name = self.name(name);
+        let schema = FrameSchema::new(rows.schema(), vec![]).unwrap();
+        self.create(&name, schema).await;
+        let mut actions = vec![];
+        for (index, stats) in stats.iter().enumerate() {
+            let path = format!("c{index}.parquet");
+            let add = self.cell(&self.location(&name), &path, rows, &name).await;
+            actions.push(Action::Add(Add {
+                stats: Some(stats.to_string()),
+                ..add
+            }));
+        }
+        self.commit(&name, actions).await;
+    }
+
+    /// Filters find the rows that a reading of all rows finds; `x > 5` so many of them.
+    async fn assert_unpruned(&self, frame: &str, above_five: i64) {
+        for filter in FLOAT_FILTERS {
+            let filtered = format!("SELECT count(*) FROM {frame} WHERE {filter}");
+            let all = format!("SELECT sum(CASE WHEN {filter} THEN 1 ELSE 0 END) FROM {frame}");
+            let expected = self.number(&all).await;
+            assert_eq!(self.number(&filtered).await, expected, "{filter}");
+            assert!(filter != "x > 5" || expected == above_five);
+        }
+    }
+
+    /// A frame with the cells that our own writer makes of the rows.
+    async fn written(&self, name: &str, rows: &RecordBatch, row_group_rows_max: usize) {
+        let name = self.name(name);
+        let schema = FrameSchema::new(rows.schema(), vec![]).unwrap();
+        self.create(&name, schema.clone()).await;
+        let spec = WriteSpec {
+            location: self.location(&name),
+            schema: Arc::new(schema),
+            codec: crate::settings::Codec::Lz4Raw,
+            target_cell_bytes: 16 << 20,
+            row_group_rows_max,
+            max_partitions: 1,
+            rows_before: 0,
+        };
+        let rows = futures::stream::iter(vec![Ok(rows.clone())]);
+        let schema = Arc::clone(&spec.schema.logical);
+        let input = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
+        let context = Arc::new(datafusion::execution::TaskContext::default());
+        let Environment { host, meadow, .. } = &self.environment;
+        let written = write_cells(host, meadow, &spec, input, context)
+            .await
+            .unwrap();
+        let adds = written.adds.into_iter().map(Action::Add).collect();
+        self.commit(&name, adds).await;
+    }
+}
+
+fn floats(values: impl IntoIterator<Item = f64>) -> RecordBatch {
+    batch(vec![(
+        "x",
+        Arc::new(Float64Array::from_iter_values(values)) as ArrayRef,
+    )])
+}
+
+/// What the order of floats makes odd: NaN is above everything, its negative below, and there are two
+/// zeros.
+const FLOAT_FILTERS: [&str; 8] = [
+    "x > 5",
+    "x < -5",
+    "x = 'NaN'::double",
+    "x >= 2",
+    "x < 0",
+    "x <= 0",
+    "x > '-0'::double",
+    "x = '-0'::double",
+];
+
+fn odd_floats() -> RecordBatch {
+    floats([1.0, f64::NAN, -f64::NAN, -0.0, 0.0])
+}
+
+#[tokio::test]
+async fn rows_of_nan_and_of_both_zeros_are_found_in_our_own_cells() {
+    let world = World::new().await;
+    world.written("t", &odd_floats(), 2).await;
+    // Row groups without a NaN beside one that has it.
+    let mut many: Vec<f64> = vec![1.0; 200];
+    many[120] = f64::NAN;
+    world.written("many", &floats(many), 50).await;
+    world.assert_unpruned("t", 1).await;
+    world.assert_unpruned("many", 1).await;
+}
+
+#[tokio::test]
+async fn float_bounds_of_other_writers_prune_nothing() {
+    let world = World::new().await;
+    // As every writer does that skips NaN: delta-rs, Spark, and Parquet's own statistics.
+    let stats =
+        r#"{"numRecords":5,"minValues":{"x":0.0},"maxValues":{"x":1.0},"nullCount":{"x":0}}"#;
+    world.claiming("t", &odd_floats(), stats).await;
+    world.assert_unpruned("t", 1).await;
+}
+
+#[tokio::test]
+async fn float_bounds_of_cells_known_to_hold_no_nan_prune() {
+    let world = World::new().await;
+    world.written("t", &floats([1.0, 2.0]), 50).await;
+    for (filter, cells) in [("x > 5", 0), ("x < 1", 0), ("x > 1", 1)] {
+        let planned = world
+            .plan(&format!("SELECT x FROM t WHERE {filter}"))
+            .await
+            .unwrap();
+        let totals = scan_totals(&planned.plan).unwrap();
+        assert_eq!(totals.cells_kept, cells, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn null_counts_of_nested_columns_are_unknown() {
+    let world = World::new().await;
+    let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([
+        Some(vec![Some(1), None, None]),
+        Some(vec![Some(2)]),
+        None,
+    ]);
+    let rows = batch(vec![("l", Arc::new(lists) as ArrayRef)]);
+    // Parquet's count of leaves without a value, which delta-rs copies.
+    for nulls in [0, 3] {
+        let name = format!("t{nulls}");
+        let stats = format!(r#"{{"numRecords":3,"nullCount":{{"l":{nulls}}}}}"#);
+        world.claiming(&name, &rows, &stats).await;
+        for (text, expected) in [
+            (format!("SELECT count(l) FROM {name}"), 2),
+            (format!("SELECT count(*) FROM {name} WHERE l IS NULL"), 1),
+            (
+                format!("SELECT count(*) FROM {name} WHERE l IS NOT NULL"),
+                2,
+            ),
+        ] {
+            assert_eq!(world.number(&text).await, expected, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_nulls_than_rows_are_no_count() {
+    let world = World::new().await;
+    let rows = batch(vec![("a", maybe_numbers([Some(1), None, Some(3)]))]);
+    let stats = r#"{"numRecords":3,"nullCount":{"a":7}}"#;
+    world.claiming("t", &rows, stats).await;
+    assert_eq!(world.number("SELECT count(a) FROM t").await, 2);
+    let stats = r#"{"numRecords":3,"nullCount":{"a":18446744073709551615}}"#;
+    world.claiming_cells("u", &rows, &[stats, stats]).await;
+    assert_eq!(world.number("SELECT count(a) FROM u").await, 4);
+}
+
+#[tokio::test]
+async fn decimal_bounds_that_went_through_a_float_still_hold() {
+    let world = World::new().await;
+    let values = [123_456_789_012_345_678_i128, 123_456_789_012_345_677];
+    let decimals = Decimal128Array::from_iter_values(values)
+        .with_precision_and_scale(38, 2)
+        .unwrap();
+    let rows = batch(vec![("d", Arc::new(decimals) as ArrayRef)]);
+    // 1234567890123456.78 and its like as the nearest float64, shortest digits.
+    let stats = r#"{"numRecords":2,"minValues":{"d":1234567890123456.8},"maxValues":{"d":1234567890123456.8},"nullCount":{"d":0}}"#;
+    world.claiming("t", &rows, stats).await;
+    for (text, expected) in [
+        (
+            "SELECT count(*) FROM t WHERE d = '1234567890123456.78'::decimal(38,2)",
+            1,
+        ),
+        (
+            "SELECT count(*) FROM t WHERE d < '1234567890123456.78'::decimal(38,2)",
+            1,
+        ),
+    ] {
+        assert_eq!(world.number(text).await, expected, "{text}");
+    }
+    let answer = world.sql("SELECT min(d), max(d) FROM t").await;
+    assert!(
+        answer.contains("1234567890123456.77") && answer.contains("1234567890123456.78"),
+        "{answer}"
+    );
+    // Fewer digits survive any float: those bounds are still answers.
+    let small = Decimal128Array::from_iter_values([15_i128, 25])
+        .with_precision_and_scale(38, 1)
+        .unwrap();
+    let rows = batch(vec![("d", Arc::new(small) as ArrayRef)]);
+    let stats =
+        r#"{"numRecords":2,"minValues":{"d":1.5},"maxValues":{"d":2.5},"nullCount":{"d":0}}"#;
+    world.claiming("small", &rows, stats).await;
+    let plan = world.explain("SELECT min(d), max(d) FROM small").await;
+    assert!(!plan.contains("FrameScanExec"), "{plan}");
+}
+
+#[tokio::test]
+async fn sums_of_claimed_rows_that_overflow_are_unknown() {
+    let world = World::new().await;
+    let rows = batch(vec![(
+        "a",
+        Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef,
+    )]);
+    let stats = r#"{"numRecords":9223372036854775808,"nullCount":{"a":9223372036854775808}}"#;
+    world.claiming_cells("t", &rows, &[stats, stats]).await;
+    assert_eq!(world.number("SELECT count(*) FROM t").await, 4);
+    assert_eq!(world.number("SELECT count(a) FROM t").await, 4);
+}
+
+#[tokio::test]
+async fn sums_of_claimed_sizes_do_not_overflow() {
+    let world = World::new().await;
+    let rows = batch(vec![("a", numbers(0..2))]);
+    world.claiming("t", &rows, r#"{"numRecords":2}"#).await;
+    let name = world.name("t");
+    let add = world.snapshot(&name).cells().next().unwrap().add.clone();
+    let huge = (0..4).map(|index| {
+        Action::Add(Add {
+            path: format!("huge{index}.parquet"),
+            size: i64::MAX,
+            ..add.clone()
+        })
+    });
+    world.commit(&name, huge.collect()).await;
+    let planned = world
+        .plan("SELECT sum(a) FROM t WHERE a >= 0")
+        .await
+        .unwrap();
+    assert_eq!(scan_totals(&planned.plan).unwrap().bytes_kept, u64::MAX);
+    let error = world.try_sql("SELECT sum(a) FROM t").await.unwrap_err();
+    assert!(error.to_string().contains("huge"), "{error}");
+}
