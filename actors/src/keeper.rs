@@ -2,7 +2,7 @@
 //!
 //! Parent: Node (resident nodes only). Messages: `Look` from its timer, `Swept` and `Kept` from its
 //! own work. A look finishes what killed nodes left half done in the registry, deletes the heartbeats
-//! they left and what they left in the staging of a local meadow, and then takes one frame, the next
+//! and proofs they left and what they left in the staging of a local meadow, and then takes one frame, the next
 //! in the order of locations: its cells that no version names, its checkpoint that is overdue. When
 //! it crashes, the next instance looks again after a while; all of it can be repeated.
 //!
@@ -31,8 +31,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// A node that lives shorter than this keeps no house.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A heartbeat this much older than ours belongs to a node that is gone: the longest promise is ten
-/// minutes.
-const HEARTBEAT_AGE_MS: i64 = 3_600_000;
+/// minutes. A proof lives for less than a second.
+const SWARM_AGE_MS: i64 = 3_600_000;
 
 pub(crate) enum Message {
     Look,
@@ -48,7 +48,7 @@ pub(crate) enum Message {
 /// What the short part of a look came to.
 #[derive(Default)]
 pub(crate) struct Swept {
-    heartbeats: usize,
+    objects: usize,
     half_done: usize,
     /// By the store; absent while the node is warm or its own heartbeat is not there yet.
     now_ms: Option<i64>,
@@ -141,13 +141,13 @@ impl Actor for Keeper {
 impl State {
     fn swept(&mut self, myself: &ActorRef<Message>, swept: Swept) {
         let Swept {
-            heartbeats,
+            objects,
             half_done,
             now_ms,
             frame,
         } = swept;
-        if heartbeats + half_done > 0 {
-            tracing::info!(heartbeats, half_done, "swept what dead nodes left");
+        if objects + half_done > 0 {
+            tracing::info!(objects, half_done, "swept what dead nodes left");
         }
         if let (Some(now_ms), Some(entry), None) = (now_ms, frame, &self.frame) {
             self.last = Some(entry.location.clone());
@@ -189,7 +189,7 @@ async fn sweep(with: Arguments, last: Option<String>) -> Result<Swept> {
     if with.bees.observe().await?.regulation > Regulation::Ideal {
         return Ok(Swept::default());
     }
-    let (heartbeats, now_ms) = sweep_heartbeats(&with).await?;
+    let (objects, now_ms) = sweep_swarm(&with).await?;
     // What fails here is no reason to leave the frames alone.
     let half_done = with.catalog.finish_half_done().await;
     let half_done =
@@ -199,26 +199,28 @@ async fn sweep(with: Arguments, last: Option<String>) -> Result<Swept> {
     }
     let frame = next_frame(&with, last.as_deref()).await?;
     Ok(Swept {
-        heartbeats,
+        objects,
         half_done: half_done.unwrap_or(0),
         now_ms,
         frame,
     })
 }
 
-/// Deletes the heartbeats of nodes that are long gone; gives how many, and the time by the store.
-async fn sweep_heartbeats(with: &Arguments) -> Result<(usize, Option<i64>)> {
+/// Deletes the heartbeats of nodes that are long gone, and what nodes left that were killed while they
+/// tried out the store; gives how many, and the time by the store.
+async fn sweep_swarm(with: &Arguments) -> Result<(usize, Option<i64>)> {
     let ours = keys::heartbeat(with.node_id);
     let beats = with.meadow.list(keys::NODES_PREFIX, None).await?;
     let own = beats.iter().find(|beat| beat.location.as_ref() == ours);
     let Some(now_ms) = own.map(|beat| beat.last_modified.timestamp_millis()) else {
         return Ok((0, None));
     };
+    let proofs = with.meadow.list(keys::PROOFS_PREFIX, None).await?;
     let mut swept = 0;
-    for beat in &beats {
-        let modified_ms = beat.last_modified.timestamp_millis();
-        if is_old(modified_ms, now_ms, HEARTBEAT_AGE_MS) {
-            with.meadow.delete(beat.location.as_ref()).await?;
+    for left in beats.iter().chain(&proofs) {
+        let modified_ms = left.last_modified.timestamp_millis();
+        if is_old(modified_ms, now_ms, SWARM_AGE_MS) {
+            with.meadow.delete(left.location.as_ref()).await?;
             swept += 1;
         }
     }

@@ -5,6 +5,7 @@
 //! reads a clock, draws a random number or finds an actor by name, so that several nodes can live in
 //! one process, and a simulation can replay them.
 
+mod answer;
 mod bee;
 mod bees;
 mod chamber;
@@ -26,6 +27,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use node::{
-    Answer, BeeStatus, Node, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport,
+pub use answer::{
+    Answer, BeeStatus, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport,
 };
+pub use node::{Node, Role};

@@ -4,11 +4,11 @@
 //!
 //! Invariants: an answer ends with all rows or with an error (QUERY-1); it always ends (QUERY-3).
 
+use crate::answer::Progress;
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::context::{Context, Ladder, in_chamber};
 use crate::mailbox::Reply;
-use crate::node::Progress;
 use crate::results::{Reader, Writer, run_ahead};
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};

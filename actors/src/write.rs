@@ -4,11 +4,11 @@
 //! which, or that it is unknown (LEDGER-2); cells of a write that is known to be out are deleted;
 //! cells whose commit is unknown are left alone.
 
+use crate::answer::{WriteOptions, WriteReport};
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::context::{Context, Ladder, in_chamber};
 use crate::feed::Feed;
-use crate::node::{WriteOptions, WriteReport};
 use apiary_engine::behavior::leafcutter;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::catalog::FrameEntry;

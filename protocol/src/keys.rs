@@ -12,6 +12,8 @@ pub const REGISTRY_PREFIX: &str = "_registry";
 pub const REGISTRY_HEAD: &str = "_registry/_head";
 pub const BELL: &str = "_swarm/bell";
 pub const NODES_PREFIX: &str = "_swarm/nodes";
+/// What a node writes to try out a store that it does not trust yet.
+pub const PROOFS_PREFIX: &str = "_swarm/proof";
 /// The directory of a frame's log inside its location.
 pub const LOG_DIRECTORY: &str = "_delta_log";
 

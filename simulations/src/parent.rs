@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const TAIL_LINES: usize = 40;
@@ -86,17 +86,15 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (mut tail, mut trace, mut last) = (VecDeque::new(), Vec::new(), None);
     let child = Mutex::new(child);
-    let ended = AtomicBool::new(false);
+    // Dropped when the output ends, which is what the watcher waits for.
+    let (running, ended) = mpsc::channel::<()>();
     let stderr = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(20));
-                if start.elapsed() >= HANG_AFTER
-                    && let Ok(mut child) = child.lock()
-                {
-                    let _ = child.kill(); // it may have ended by itself
-                    return;
-                }
+        let watched = &child;
+        scope.spawn(move || {
+            if ended.recv_timeout(HANG_AFTER) == Err(RecvTimeoutError::Timeout)
+                && let Ok(mut child) = watched.lock()
+            {
+                let _ = child.kill(); // it may have ended by itself
             }
         });
         let errors = scope.spawn(|| {
@@ -122,7 +120,7 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
             }
             tail.push_back(String::from_utf8_lossy(&line).into_owned());
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(running);
         errors.join().unwrap_or_default()
     });
     let status = child

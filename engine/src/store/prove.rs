@@ -42,7 +42,7 @@ impl Meadow {
 
     async fn prove_conditions(&self) -> Result<()> {
         let id: [u8; 16] = self.host.entropy.bytes();
-        let key = format!("_swarm/proof/{:032x}", u128::from_le_bytes(id));
+        let key = format!("{}/{:032x}", keys::PROOFS_PREFIX, u128::from_le_bytes(id));
         let outcome = self.prove_create(&key).await;
         // Also after a refusal: what was written for the check is nobody's.
         let cleaned = self.delete(&key).await;
