@@ -137,7 +137,7 @@ impl State {
             tracing::info_span!("task", node = self.node, actor = self.bee_id, query = label);
         let abort = CancellationToken::new();
         let inside = chamber.clone();
-        let task = async move { work(inside).await }.instrument(span);
+        let task = in_scratch(inside, work).instrument(span);
         let task = AssertUnwindSafe(task).catch_unwind();
         let task = AbortOnDropHandle::new(self.host.runtimes.query.spawn(task));
         let watch = watch(task, abort.clone());
@@ -176,6 +176,17 @@ impl State {
             task_id: running.task_id,
         });
         let _ = running.reply.send((result, facts));
+    }
+}
+
+/// Runs the work to its end, or until its scratch fails: operators do not always pass on that bytes
+/// could not be written, and would wait for them.
+async fn in_scratch(chamber: Chamber, work: Work) -> Result<()> {
+    let scratch = chamber.clone();
+    tokio::select! {
+        biased;
+        error = scratch.scratch_failed() => Err(error),
+        ended = work(chamber) => ended,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::planner::PlannerHandle;
 use crate::results::ResultsBudget;
 use crate::write::QuerySource;
 use apiary_engine::behavior::abandonment::{
-    self, FailureClass, Record, Strategy, Verdict, plan_next,
+    self, FailureClass, Record, SpillingJoins, Strategy, Verdict, plan_next,
 };
 use apiary_engine::behavior::mason::plan_crew;
 use apiary_engine::error::{Error, Result};
@@ -93,8 +93,11 @@ impl Context {
     }
 
     fn planning_crew(&self, strategy: Strategy) -> Crew {
-        // DataFusion plans sort-merge joins, which spill, only for two partitions and more.
-        let partitions_min = if strategy.spilling_joins { 2 } else { 1 };
+        // With one partition DataFusion collects a side of every join, however large it is.
+        let partitions_min = match strategy.spilling_joins {
+            SpillingJoins::None => 1,
+            SpillingJoins::Large | SpillingJoins::All => 2,
+        };
         Crew {
             bees: self.chambers.division().bees.max(partitions_min),
             runtime: self.chambers.planning().clone(),

@@ -21,6 +21,7 @@ mod query;
 mod read;
 mod results;
 mod root;
+mod scratch;
 mod supervision;
 mod write;
 

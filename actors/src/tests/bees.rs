@@ -1,4 +1,4 @@
-use super::{nobody, settle, tree};
+use super::{nobody, settings, settle, tree, tree_with};
 use crate::bees::{BeesHandle, TaskEnd};
 use crate::chamber::Chamber;
 use crate::context::Ladder;
@@ -6,8 +6,10 @@ use crate::node::Role;
 use crate::planner::PlannerHandle;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, ErrorKind, Result};
+use apiary_engine::settings::Settings;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use std::future::pending;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -269,4 +271,27 @@ async fn the_ladder_gives_a_task_the_whole_crew_after_memory_ran_out() {
     };
     assert_eq!((tries, reached), (2, 4));
     assert_eq!(planner.observe().await.expect("a view").abandoned_tasks, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_scratch_is_full_ends_even_when_nothing_in_it_does() {
+    let full = Settings {
+        scratch_bytes_max: 10_000,
+        ..settings(1)
+    };
+    let (_, tree) = tree_with(full, Role::Brief).await.expect("a tree");
+    let bees = BeesHandle::new(tree.bees.clone());
+    let waits = |chamber: Chamber| async move {
+        let file = chamber.runtime.disk_manager.create_tmp_file("rows")?;
+        let refused = file.open_writer()?.write(&[0; 20_000]);
+        assert!(refused.is_err());
+        pending::<Result<()>>().await
+    };
+    match bees.run(label("t"), 1, 1, waits).await {
+        TaskEnd::Failed(error, _) => {
+            assert!(error.to_string().contains("scratch_bytes_max"), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Rejected);
+        }
+        _ => panic!("the task did not fail"),
+    }
 }

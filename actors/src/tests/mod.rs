@@ -41,7 +41,12 @@ pub(crate) fn memory_meadow(host: &Host, settings: &Settings) -> Meadow {
 }
 
 pub(crate) async fn tree(bees: usize, role: Role) -> Result<(Host, Tree)> {
-    let (host, settings) = (testing::host(), Arc::new(settings(bees)));
+    tree_with(settings(bees), role).await
+}
+
+pub(crate) async fn tree_with(settings: Settings, role: Role) -> Result<(Host, Tree)> {
+    let bees = settings.bees.unwrap_or(1);
+    let (host, settings) = (testing::host(), Arc::new(settings));
     let meadow = memory_meadow(&host, &settings);
     let division = plan_division(512 << 20, bees);
     let chambers = Arc::new(Chambers::new(&host, &settings, division)?);

@@ -7,7 +7,10 @@ use apiary_engine::host::testing;
 use apiary_engine::settings::Settings;
 use arrow::array::Int64Array;
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use std::io::Write;
+use std::path::Path;
 use tokio::runtime::Handle;
 
 fn chamber() -> crate::chamber::Chamber {
@@ -156,4 +159,41 @@ async fn scratch_that_is_used_up_fails_the_task_and_says_which_setting() {
             .to_string()
             .contains("scratch_bytes_max")
     );
+}
+
+#[tokio::test]
+async fn spill_files_that_wait_hold_no_descriptor_and_give_back_what_was_written() {
+    let chamber = chamber();
+    let mut files = Vec::new();
+    for index in 0..50_u8 {
+        let file = chamber.runtime.disk_manager.create_tmp_file("a batch");
+        let file = file.expect("a file");
+        let mut writer = file.open_writer().expect("a writer");
+        writer.write_all(&[index; 300_000]).expect("room");
+        writer.finish().expect("written");
+        files.push(file);
+    }
+    let directory = files[0].path().and_then(Path::parent).expect("a directory");
+    let directory = directory.to_path_buf();
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        let held = open
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|path| path.starts_with(&directory))
+            .count();
+        assert!(held <= 1, "{held} descriptors");
+    }
+    for (index, file) in files.iter().enumerate() {
+        let bytes: Vec<Bytes> = file
+            .read_stream()
+            .expect("a stream")
+            .try_collect()
+            .await
+            .expect("bytes");
+        assert_eq!(bytes.concat(), vec![index as u8; 300_000]);
+    }
+    let first = files[0].path().expect("a path").to_path_buf();
+    drop(files);
+    assert!(!first.exists() && chamber.held_scratch_bytes() == 0);
+    drop(chamber);
+    assert!(!directory.exists());
 }

@@ -73,7 +73,9 @@ fn command(started: Instant) -> Result<()> {
             source,
         })?;
     match cli.command {
-        Command::Inspect(options) => runtime.block_on(inspect(&options, &config)),
+        Command::Inspect(options) => {
+            runtime.block_on(interrupts.or_cancelled(inspect(&options, &config)))
+        }
         Command::Start => with_node(&config, Role::Resident, &runtime, &interrupts, |apiary| {
             runtime.block_on(start::start(apiary, &interrupts, started))
         }),
@@ -95,7 +97,7 @@ fn command(started: Instant) -> Result<()> {
         }
         Command::Status(options) => {
             with_node(&config, Role::Brief, &runtime, &interrupts, |apiary| {
-                runtime.block_on(status::status(&options, apiary))
+                runtime.block_on(interrupts.or_cancelled(status::status(&options, apiary)))
             })
         }
         Command::Demo(options) => {
@@ -108,8 +110,11 @@ fn command(started: Instant) -> Result<()> {
                 runtime.block_on(demo::demo(&options, storage, apiary, &interrupts))
             })
         }
-        Command::Bench(options) => bench::bench(&options.what, &config, &runtime),
-        Command::BenchWorker(options) => runtime.block_on(bench::worker::work(&options, &config)),
+        Command::Bench(options) => bench::bench(&options.what, &config, &runtime, &interrupts),
+        Command::BenchWorker(options) => {
+            let work = bench::worker::work(&options, &config);
+            runtime.block_on(interrupts.or_cancelled(work))
+        }
     }
 }
 
@@ -125,11 +130,8 @@ fn with_node<T>(
         .settings(config.settings.clone())
         .role(role);
     let apiary = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = interrupts.asked() => Err(Failure::Cancelled),
-            apiary = builder.open() => Ok(apiary?),
-        }
+        let opened = interrupts.or_cancelled(async { Ok(builder.open().await?) });
+        opened.await
     })?;
     let outcome = task(&apiary);
     // Inside an async block, because the timer wants a runtime around it when it is made.

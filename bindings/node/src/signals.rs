@@ -4,6 +4,7 @@
 //! runs inside a signal handler. Must be set up before any other thread starts, because threads
 //! inherit the mask.
 
+use crate::failure::{Failure, Result};
 use std::io;
 use tokio::sync::watch;
 
@@ -49,6 +50,23 @@ impl Interrupts {
                 }
             })?;
         Ok(Self { count, sender })
+    }
+
+    /// Whether a signal has come.
+    pub fn is_asked(&self) -> bool {
+        *self.count.borrow() > 0
+    }
+
+    /// Runs something that watches no signals to its end, or to the first signal.
+    ///
+    /// # Errors
+    /// `Cancelled` after a signal.
+    pub async fn or_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.asked() => Err(Failure::Cancelled),
+            done = work => done,
+        }
     }
 
     /// Waits until a signal has come.

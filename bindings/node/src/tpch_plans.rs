@@ -161,7 +161,7 @@ impl World {
         let crew = Crew {
             bees: 2,
             runtime: Arc::clone(&self.runtime),
-            spilling_joins: false,
+            spilling_joins: Default::default(),
             batch_rows: 8192,
         };
         let planned = plan_query(&self.environment, &session, &statement, &crew)

@@ -6,7 +6,6 @@ use apiary_actors::{WriteOptions, WriteReport};
 use apiary_engine::catalog::FrameEntry;
 use apiary_engine::ledger::{Cell, Snapshot};
 use apiary_engine::{Error, Result};
-use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::names::FrameName;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -99,11 +98,8 @@ impl Frame {
     pub async fn cell_keys(&self) -> Result<Vec<String>> {
         let (_, snapshot) = self.snapshot().await?;
         let location = &snapshot.location;
-        let key = |cell: &Arc<Cell>| match decode_path(&cell.add.path) {
-            Ok(path) => Ok(format!("{location}/{path}")),
-            Err(reason) => Err(Error::corrupt(&cell.add.path, reason)),
-        };
-        snapshot.cells().map(key).collect()
+        let key = |cell: &Arc<Cell>| format!("{location}/{}", cell.physical_path());
+        Ok(snapshot.cells().map(key).collect())
     }
 
     /// Appends a stream of batches in one commit. Memory stays bounded however long the stream is.

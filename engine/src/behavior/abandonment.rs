@@ -31,19 +31,29 @@ pub enum FailureClass {
     Final,
 }
 
+/// Which joins of an attempt can spill. A hash join cannot; a sort-merge join can, and sorts for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpillingJoins {
+    #[default]
+    None,
+    /// Those whose sides are too large to collect one of them whole.
+    Large,
+    All,
+}
+
 /// How the next attempt runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strategy {
     /// All bees of the node, waited for, rather than what is free.
     pub whole_crew: bool,
-    pub spilling_joins: bool,
+    pub spilling_joins: SpillingJoins,
     pub batch_rows: usize,
 }
 
 impl Strategy {
     pub const FIRST: Self = Self {
         whole_crew: false,
-        spilling_joins: false,
+        spilling_joins: SpillingJoins::None,
         batch_rows: BATCH_ROWS,
     };
 }
@@ -78,8 +88,8 @@ pub fn classify(error: &Error) -> FailureClass {
 
 /// What to do after the attempts so far, the newest last.
 ///
-/// The ladder for memory: every bee's budget and joins that spill; then smaller batches, twice. A
-/// panic and a lost bee are tried once more as they were.
+/// The ladder for memory: every bee's budget and large joins that spill; then smaller batches, twice,
+/// and all joins that can spill. A panic and a lost bee are tried once more as they were.
 pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
     let Some(last) = history.last() else {
         return Verdict::Again(Strategy::FIRST);
@@ -96,14 +106,14 @@ pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
         FailureClass::Panic if times > 1 => Verdict::Abandon,
         FailureClass::Panic | FailureClass::BeeLost => Verdict::Again(last.strategy),
         FailureClass::Memory => {
-            let batch_rows = match times {
-                1 => BATCH_ROWS,
-                2 => BATCH_ROWS_SMALL,
-                _ => BATCH_ROWS_TINY,
+            let (spilling_joins, batch_rows) = match times {
+                1 => (SpillingJoins::Large, BATCH_ROWS),
+                2 => (SpillingJoins::All, BATCH_ROWS_SMALL),
+                _ => (SpillingJoins::All, BATCH_ROWS_TINY),
             };
             Verdict::Again(Strategy {
                 whole_crew: true,
-                spilling_joins: true,
+                spilling_joins,
                 batch_rows,
             })
         }
@@ -131,10 +141,10 @@ pub fn report(history: &[Record]) -> String {
             index + 1,
             record.bee,
             record.budget_bytes >> 20,
-            if record.strategy.spilling_joins {
-                ", spilling joins"
-            } else {
-                ""
+            match record.strategy.spilling_joins {
+                SpillingJoins::None => "",
+                SpillingJoins::Large => ", large joins spill",
+                SpillingJoins::All => ", all joins spill",
             },
             if record.strategy.batch_rows < BATCH_ROWS {
                 ", small batches"
@@ -180,7 +190,8 @@ mod tests {
         let strategies = ladder(FailureClass::Memory);
         assert_eq!(strategies.len(), ATTEMPTS_MAX);
         assert_eq!(strategies[0], Strategy::FIRST);
-        assert!(strategies[1].spilling_joins && strategies[1].whole_crew);
+        assert_eq!(strategies[1].spilling_joins, SpillingJoins::Large);
+        assert!(strategies[1].whole_crew);
         for (index, strategy) in strategies.iter().enumerate() {
             assert!(!strategies[..index].contains(strategy));
         }
@@ -233,13 +244,13 @@ mod tests {
             record(
                 FailureClass::Memory,
                 Strategy {
-                    spilling_joins: true,
+                    spilling_joins: SpillingJoins::All,
                     ..Strategy::FIRST
                 },
             ),
         ];
         let text = report(&history);
         assert!(text.contains("after 2 attempts") && text.contains("[2] bee-0 with 64 MiB"));
-        assert!(text.contains("spilling joins") && text.contains("more memory"));
+        assert!(text.contains("all joins spill") && text.contains("more memory"));
     }
 }

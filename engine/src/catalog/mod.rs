@@ -10,7 +10,7 @@
 //! its maker has not got on for a while:
 //! - create: reserve (creating) → version 0 of the ledger → live;
 //! - drop: hide (dropping) → marker in the ledger, so that writers in flight conflict → name free,
-//!   with purge: remembered as `purging` → data deleted, the marker last → forgotten.
+//!   with purge: remembered as `purging` → ledger fenced, data deleted → forgotten.
 //!
 //! What it never does: take *not found* for empty where something must be, trim or change a version,
 //! delete anything of an attached table, list anything but the registry and one frame's location.
@@ -20,6 +20,7 @@
 mod change;
 mod create;
 mod keep;
+mod purge;
 mod remove;
 mod view;
 

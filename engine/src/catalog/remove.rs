@@ -1,4 +1,4 @@
-//! Dropping frames, boxes and hives, and deleting the data of dropped frames.
+//! Dropping frames, boxes and hives.
 
 use super::change::Step;
 use super::create::is_gone;
@@ -8,17 +8,12 @@ use crate::error::{Error, Result};
 use crate::ledger::Intent;
 use apiary_protocol::delta::Action;
 use apiary_protocol::ids::CommitId;
-use apiary_protocol::keys::{self, LogFile};
 use apiary_protocol::names::{FrameName, Name};
 use apiary_protocol::registry::{DROPPED_PROPERTY, FrameRecord, FrameState, Refusal};
-use futures::{StreamExt, TryStreamExt};
-
-/// Deletes that run at once.
-const DELETES_MAX: usize = 16;
 
 impl Catalog {
     /// Hides the frame, commits a drop marker to its ledger, then frees its name; `purge` deletes the
-    /// data and that commit last. Returns whether there was one. An attached table is only detached:
+    /// data and fences the ledger. Returns whether there was one. An attached table is only detached:
     /// nothing of it is touched, and `purge` is refused.
     pub async fn drop_frame(&self, name: &FrameName, if_exists: bool, purge: bool) -> Result<bool> {
         let dropped = self.drop_one(name, purge, true).await;
@@ -59,24 +54,6 @@ impl Catalog {
         existing(dropped, if_exists)
     }
 
-    /// Finishes purges whose node went away. Returns how many there were. One that fails does not
-    /// keep the others from being tried; the first error is given at the end.
-    pub async fn finish_purges(&self) -> Result<usize> {
-        let head = self.head().await?;
-        let mut failed = None;
-        for location in head.registry.purging.keys() {
-            if let Err(error) = self.purge(location).await {
-                tracing::warn!(location, %error, "a purge could not be finished");
-                failed.get_or_insert(error);
-            }
-        }
-        self.leave_hint().await;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(head.registry.purging.len()),
-        }
-    }
-
     /// `strict`: purging an attached table is an error, and not just left out.
     async fn drop_one(&self, name: &FrameName, purge: bool, strict: bool) -> Result<bool> {
         for _ in 0..ATTEMPTS_MAX {
@@ -95,7 +72,7 @@ impl Catalog {
             };
             self.finish_drop(&entry.name, &record).await?;
             if purge && !entry.attached {
-                self.purge(&entry.location).await?;
+                self.purge(&entry.location, entry.id).await?;
             }
             return Ok(true);
         }
@@ -180,42 +157,6 @@ impl Catalog {
             }
         }
         Err(too_busy(format_args!("the ledger of frame {name}")))
-    }
-
-    /// Deletes what lies under a dropped frame's location, its newest commit last: as long as
-    /// anything is left, the ledger says that the frame was dropped.
-    async fn purge(&self, location: &str) -> Result<()> {
-        let inside = format!("{location}/");
-        let listed = self.meadow.list(location, None).await?;
-        let mut keys: Vec<String> = listed
-            .iter()
-            .map(|object| object.location.to_string())
-            .filter(|key| key.starts_with(&inside))
-            .collect();
-        let marker = keys
-            .iter()
-            .filter(|key| key.starts_with(&keys::log_prefix(location)))
-            .filter_map(|key| match keys::log_file(key) {
-                Some(LogFile::Commit { version }) => Some((version, key.clone())),
-                _ => None,
-            })
-            .max()
-            .map(|(_, key)| key);
-        keys.retain(|key| Some(key) != marker.as_ref());
-        // Owned keys: a closure over borrowed ones makes a future that no thread may take.
-        futures::stream::iter(keys)
-            .map(|key| async move { self.meadow.delete(&key).await })
-            .buffer_unordered(DELETES_MAX)
-            .try_collect::<()>()
-            .await?;
-        if let Some(marker) = marker {
-            self.meadow.delete(&marker).await?;
-        }
-        self.change(|registry| match registry.apply_purged(location) {
-            Some(next) => Ok(Step::Write(next, ())),
-            None => Ok(Step::Done(())),
-        })
-        .await
     }
 
     async fn empty_and_drop_box(

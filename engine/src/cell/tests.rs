@@ -1,3 +1,5 @@
+mod bounds;
+
 use super::*;
 use crate::error::Error;
 use crate::host::testing;

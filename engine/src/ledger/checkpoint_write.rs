@@ -137,7 +137,7 @@ fn actions(snapshot: &Snapshot) -> impl Iterator<Item = Action> {
     let adds = snapshot.cells().map(|cell| {
         Action::Add(Add {
             data_change: false,
-            ..cell.add.clone()
+            ..cell.add()
         })
     });
     head.into_iter()

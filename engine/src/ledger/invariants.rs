@@ -20,10 +20,10 @@ pub fn check_dense(versions: &[u64]) -> Result<(), String> {
 pub fn check_no_duplicate_cells(snapshot: &Snapshot) -> Result<(), String> {
     let mut previous: Option<&str> = None;
     for live in &snapshot.cells {
-        if previous == Some(live.0.path()) {
-            return Err(format!("{} is live twice", live.0.path()));
+        if previous == Some(live.0.physical_path()) {
+            return Err(format!("{} is live twice", live.0.physical_path()));
         }
-        previous = Some(live.0.path());
+        previous = Some(live.0.physical_path());
     }
     Ok(())
 }
@@ -60,9 +60,9 @@ pub fn check_same_content(a: &Snapshot, b: &Snapshot) -> Result<(), String> {
     }
     // A checkpoint clears `dataChange`, which says nothing about the snapshot.
     let same = |(a, b): (&super::Cell, &super::Cell)| {
-        let mut add = a.add.clone();
-        add.data_change = b.add.data_change;
-        add == b.add && a.rows == b.rows
+        let (mut add, other) = (a.add(), b.add());
+        add.data_change = other.data_change;
+        add == other && a.rows == b.rows
     };
     let pairs = a.cells().zip(b.cells());
     if a.cell_count() != b.cell_count() || !pairs.map(|(a, b)| (&**a, &**b)).all(same) {

@@ -61,7 +61,9 @@ impl Ledger {
         let prefix = keys::log_prefix(&self.location);
         let listing = Listing::parse(
             &prefix,
-            listed.iter().map(|found| found.location.to_string()),
+            listed
+                .iter()
+                .map(|found| (found.location.to_string(), found.size)),
         );
         is_checkpoint_missing(
             version,

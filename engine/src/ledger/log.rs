@@ -15,9 +15,13 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Commits that are read at once.
 const READ_AHEAD: usize = 8;
+
+/// Bytes of commits that are read at once or wait to be applied, as far as one commit allows.
+const READ_AHEAD_BYTES: u64 = 6 << 20;
 
 /// A hint is a line; more is not one.
 const HINT_BYTES_MAX: usize = 1 << 20;
@@ -27,6 +31,8 @@ const HINT_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Listing {
     first_commit: Option<u64>,
     newest: Option<u64>,
+    /// Of the commits.
+    sizes: BTreeMap<u64, u64>,
     /// Keys of complete checkpoints, in the order of their parts.
     checkpoints: BTreeMap<u64, Vec<String>>,
 }
@@ -38,11 +44,11 @@ impl Listing {
     }
 
     /// Sorts keys of a log; names that are not ours to know are skipped.
-    pub fn parse(prefix: &str, keys: impl IntoIterator<Item = String>) -> Self {
+    pub fn parse(prefix: &str, objects: impl IntoIterator<Item = (String, u64)>) -> Self {
         let mut listing = Self::default();
         // By version, then by announced number of parts; the number is the index of the last part.
         let mut parts: BTreeMap<(u64, u32), BTreeMap<u32, String>> = BTreeMap::new();
-        for key in keys {
+        for (key, size_bytes) in objects {
             let Some(name) = key
                 .strip_prefix(prefix)
                 .and_then(|rest| rest.strip_prefix('/'))
@@ -58,6 +64,7 @@ impl Listing {
                     let first = listing.first_commit.get_or_insert(version);
                     *first = version.min(*first);
                     listing.newest = listing.newest.max(Some(version));
+                    listing.sizes.insert(version, size_bytes);
                     continue;
                 }
                 // Its own kind, before all that come in parts.
@@ -136,20 +143,30 @@ impl Ledger {
             .await?;
         Ok(Listing::parse(
             &prefix,
-            found.into_iter().map(|meta| meta.location.to_string()),
+            found
+                .into_iter()
+                .map(|meta| (meta.location.to_string(), meta.size)),
         ))
     }
 
     async fn load_listed(&self, listing: &Listing, until: Option<u64>) -> Result<Arc<Snapshot>> {
         let what = |suffix: &str| format!("a Delta table at {}{suffix}", self.location);
-        let Some(newest) = listing.newest else {
-            return Err(Error::NotFound { what: what("") });
+        let newest = match listing.newest {
+            Some(newest) => newest,
+            None if self.read_commit(0).await?.is_some() => {
+                // A listing may be late; what it leaves out is found by probing.
+                let begun = Replay::new(&self.location);
+                return self
+                    .load_rest(begun, until.unwrap_or(0), until, listing)
+                    .await;
+            }
+            None => return Err(Error::NotFound { what: what("") }),
         };
         let last = until.unwrap_or(newest);
         let mut damaged = None;
         for (version, keys) in listing.checkpoints.range(..=last).rev() {
             match self.load_checkpoint(*version, keys).await {
-                Ok(replay) => return self.load_rest(replay, last, until).await,
+                Ok(replay) => return self.load_rest(replay, last, until, listing).await,
                 Err(error @ Error::Corrupt { .. }) => {
                     tracing::warn!(%error, "trying an older checkpoint");
                     damaged.get_or_insert(error);
@@ -159,7 +176,7 @@ impl Ledger {
         }
         match (listing.first_commit, damaged) {
             (Some(0), _) => {
-                self.load_rest(Replay::new(&self.location), last, until)
+                self.load_rest(Replay::new(&self.location), last, until, listing)
                     .await
             }
             (_, Some(damage)) => Err(damage),
@@ -181,14 +198,29 @@ impl Ledger {
         mut replay: Replay,
         last: u64,
         until: Option<u64>,
+        listing: &Listing,
     ) -> Result<Arc<Snapshot>> {
         let first = replay.next_version();
+        // Read ahead as bytes: decoded, a commit is several times as large. Permits are handed out in
+        // the order of the versions, so the next one to apply always gets its own.
+        let budget = Semaphore::new(READ_AHEAD_BYTES as usize);
+        let budget = &budget;
         let mut commits = stream::iter(first..last + 1)
-            .map(|version| async move { (version, self.read_commit(version).await) })
+            .map(|version| async move {
+                let size_bytes = listing.sizes.get(&version).copied().unwrap_or(0);
+                let permits = size_bytes.min(READ_AHEAD_BYTES) as u32;
+                let permit = budget.acquire_many(permits).await;
+                let key = self.commit_key(version);
+                (version, self.meadow.get(&key).await, permit)
+            })
             .buffered(READ_AHEAD);
-        while let Some((version, commit)) = commits.next().await {
-            match commit? {
-                Some(commit) => replay.apply_commit(commit)?,
+        while let Some((version, bytes, _permit)) = commits.next().await {
+            match bytes? {
+                Some(bytes) => {
+                    let commit = decode(&self.commit_key(version), &bytes)?;
+                    drop(bytes);
+                    replay.apply_commit(commit)?;
+                }
                 None if until.is_some() && self.list_log(version).await?.newest.is_none() => {
                     let what = format!("version {last} of the Delta table at {}", self.location);
                     return Err(Error::NotFound { what });

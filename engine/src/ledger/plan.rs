@@ -301,17 +301,9 @@ fn push_actions(
         }));
     }
     if intent.replaces_all {
-        let removes = snapshot.cells().map(|cell| {
-            Action::Remove(Remove {
-                path: cell.add.path.clone(),
-                deletion_timestamp: Some(timestamp_ms),
-                data_change: true,
-                extended_file_metadata: Some(true),
-                partition_values: Some(cell.add.partition_values.clone()),
-                size: Some(cell.add.size),
-                deletion_vector: cell.add.deletion_vector.clone(),
-            })
-        });
+        let removes = snapshot
+            .cells()
+            .map(|cell| Action::Remove(cell.remove(Some(timestamp_ms), true)));
         actions.extend(removes);
     }
     actions.extend(

@@ -2,19 +2,16 @@
 //!
 //! Invariant: the result depends on the commits alone, not on where the replay started.
 
-use super::cell::{ByKey, KeyRef, Keyed, Live, Tombstone};
+use super::cell::{ByKey, Cell, KeyRef, Keyed, Tombstone};
 use super::conflict::Footprint;
 use super::snapshot::{Snapshot, Totals, tombstone_retention_ms};
 use crate::error::{Error, Result};
 use crate::schema::FrameSchema;
 use apiary_protocol::delta::commit::Commit;
 use apiary_protocol::delta::features::check_readable;
-use apiary_protocol::delta::{
-    Action, Add, DomainMetadata, Metadata, Protocol, Remove, StringMap, Txn,
-};
+use apiary_protocol::delta::{Action, Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
 use apiary_protocol::keys;
 use imbl::{OrdMap, OrdSet, Vector};
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// How many commits a snapshot remembers for conflict checks.
@@ -34,14 +31,12 @@ pub(super) struct Replay {
     /// Of `metadata`, when it is known.
     schema: Option<Arc<FrameSchema>>,
     timestamp_ms: i64,
-    cells: OrdSet<ByKey<Live>>,
+    cells: OrdSet<ByKey<Arc<Cell>>>,
     tombstones: OrdSet<ByKey<Arc<Tombstone>>>,
     txns: OrdMap<String, Txn>,
     domains: OrdMap<String, DomainMetadata>,
     totals: Totals,
     recent: Vector<Arc<Footprint>>,
-    /// Partitions that were seen, so that equal ones are one in memory.
-    partitions: BTreeSet<StringMap>,
 }
 
 impl Replay {
@@ -59,7 +54,6 @@ impl Replay {
             domains: OrdMap::new(),
             totals: Totals::default(),
             recent: Vector::new(),
-            partitions: BTreeSet::new(),
         }
     }
 
@@ -77,7 +71,6 @@ impl Replay {
             domains: snapshot.domains.clone(),
             totals: snapshot.totals,
             recent: snapshot.recent.clone(),
-            partitions: BTreeSet::new(),
         }
     }
 
@@ -166,21 +159,20 @@ impl Replay {
         Ok(())
     }
 
-    fn add(&mut self, mut add: Add) -> Result<(), String> {
-        match self.partitions.get(&add.partition_values) {
-            Some(known) => add.partition_values = known.clone(),
-            None => _ = self.partitions.insert(add.partition_values.clone()),
+    fn add(&mut self, add: Add) -> Result<(), String> {
+        let cell = Arc::new(Cell::new(add).map_err(|error| error.to_string())?);
+        if !self.tombstones.is_empty() {
+            self.tombstones.remove(&cell.key_ref());
         }
-        let live = Live::new(add).map_err(|error| error.to_string())?;
-        self.tombstones.remove(&live.key_ref());
-        self.totals.count(&live.cell);
-        if let Some(ByKey(replaced)) = self.cells.insert(ByKey(live.clone())) {
-            self.totals.discount(&replaced.cell);
+        self.totals.count(&cell);
+        if let Some(ByKey(replaced)) = self.cells.insert(ByKey(Arc::clone(&cell))) {
+            self.totals.discount(&replaced);
         }
         // The same file with and without a deletion vector would give its rows twice.
-        let path = live.path();
+        let path = cell.physical_path();
         let of_path = self.cells.range(KeyRef::new(path, None)..);
-        if of_path.take_while(|other| other.0.path() == path).count() > 1 {
+        let same = of_path.take_while(|other| other.0.physical_path() == path);
+        if same.count() > 1 {
             return Err(format!(
                 "{path:?} is live with two different deletion vectors"
             ));
@@ -191,7 +183,7 @@ impl Replay {
     fn remove(&mut self, remove: Remove) -> ByKey<Arc<Tombstone>> {
         let tombstone = ByKey(Arc::new(Tombstone::new(remove)));
         if let Some(ByKey(removed)) = self.cells.remove(&tombstone.0.key_ref()) {
-            self.totals.discount(&removed.cell);
+            self.totals.discount(&removed);
         }
         self.tombstones.insert(tombstone.clone());
         tombstone

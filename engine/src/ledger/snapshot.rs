@@ -3,7 +3,7 @@
 //! A snapshot is immutable and shares structure with its neighbours, so that the next version of a
 //! large frame costs what changed, and a query keeps its version as long as it likes.
 
-use super::cell::{ByKey, Cell, KeyRef, Live, Tombstone};
+use super::cell::{ByKey, Cell, KeyRef, Tombstone};
 use super::conflict::Footprint;
 use crate::schema::FrameSchema;
 use apiary_protocol::delta::paths::decode_path;
@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub schema: Arc<FrameSchema>,
     /// Largest commit timestamp up to here, milliseconds.
     pub timestamp_ms: i64,
-    pub(super) cells: OrdSet<ByKey<Live>>,
+    pub(super) cells: OrdSet<ByKey<Arc<Cell>>>,
     pub(super) tombstones: OrdSet<ByKey<Arc<Tombstone>>>,
     pub(super) txns: OrdMap<String, Txn>,
     pub(super) domains: OrdMap<String, DomainMetadata>,
@@ -68,7 +68,7 @@ impl Totals {
 impl Snapshot {
     /// Live cells in path order.
     pub fn cells(&self) -> impl Iterator<Item = &Arc<Cell>> {
-        self.cells.iter().map(|live| &live.0.cell)
+        self.cells.iter().map(|cell| &cell.0)
     }
 
     pub fn cell_count(&self) -> usize {
@@ -80,7 +80,7 @@ impl Snapshot {
         let path = decode_path(path).ok()?;
         self.cells
             .get(&KeyRef::new(&path, vector))
-            .map(|live| &live.0.cell)
+            .map(|cell| &cell.0)
     }
 
     /// Sum of the cells' sizes.
@@ -123,7 +123,7 @@ impl Snapshot {
             return;
         }
         for live in &self.cells {
-            paths.remove(live.0.path());
+            paths.remove(live.0.physical_path());
         }
         for removed in &self.tombstones {
             paths.remove(removed.0.path());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::host::testing::host_with_seed;
 use crate::settings::Settings;
 use crate::store::Meadow;
-use apiary_protocol::delta::{Action, Add, Format, Metadata, Protocol, Remove, StringMap};
+use apiary_protocol::delta::{Action, Add, Format, Metadata, Protocol, StringMap};
 use apiary_protocol::ids::CommitId;
 use bytes::Bytes;
 use object_store::ObjectStore;
@@ -88,15 +88,7 @@ fn add(path: &str, rows: u64) -> Add {
 /// The remove of a live cell.
 fn remove(snapshot: &Snapshot, path: &str, data_change: bool) -> Action {
     let cell = snapshot.cell(path, None).expect("a live cell");
-    Action::Remove(Remove {
-        path: cell.add.path.clone(),
-        deletion_timestamp: None,
-        data_change,
-        extended_file_metadata: Some(true),
-        partition_values: Some(cell.add.partition_values.clone()),
-        size: Some(cell.add.size),
-        deletion_vector: cell.add.deletion_vector.clone(),
-    })
+    Action::Remove(cell.remove(None, data_change))
 }
 
 fn append(ledger: &Ledger, paths: &[&str]) -> Intent {
@@ -114,7 +106,10 @@ async fn commit_one(ledger: &Ledger, base: &Arc<Snapshot>, intent: Intent) -> Re
 }
 
 fn paths(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.cells().map(|cell| cell.add.path.clone()).collect()
+    snapshot
+        .cells()
+        .map(|cell| cell.add_path().to_string())
+        .collect()
 }
 
 async fn put(ledger: &Ledger, key: &str, body: impl Into<Bytes>) {

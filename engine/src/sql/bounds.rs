@@ -10,7 +10,7 @@
 //! - Bounds of decimals pass through a float64 (delta-rs).
 //! - Null counts of lists, maps and structs are those of the Parquet leaves inside (delta-rs).
 
-use apiary_protocol::delta::Add;
+use crate::ledger::Cell;
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
     Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
@@ -64,17 +64,19 @@ pub(super) struct BoundsBuilder {
 }
 
 enum Values {
-    Integers(Vec<Option<i128>>),
+    Integers(Vec<Option<i64>>),
+    /// What does not fit into 64 bits with a sign.
+    Wide(Vec<Option<i128>>),
     Floats(Vec<Option<f64>>),
     Texts(Vec<Option<String>>),
     Unordered,
 }
 
 impl Values {
-    fn of(data_type: &DataType) -> Self {
+    fn of(data_type: &DataType, count: usize) -> Self {
         match data_type {
-            DataType::Float32 | DataType::Float64 => Self::Floats(vec![]),
-            DataType::Utf8 | DataType::Utf8View => Self::Texts(vec![]),
+            DataType::Float32 | DataType::Float64 => Self::Floats(Vec::with_capacity(count)),
+            DataType::Utf8 | DataType::Utf8View => Self::Texts(Vec::with_capacity(count)),
             DataType::Int8
             | DataType::Int16
             | DataType::Int32
@@ -82,10 +84,9 @@ impl Values {
             | DataType::UInt8
             | DataType::UInt16
             | DataType::UInt32
-            | DataType::UInt64
-            | DataType::Decimal128(..)
             | DataType::Date32
-            | DataType::Timestamp(..) => Self::Integers(vec![]),
+            | DataType::Timestamp(..) => Self::Integers(Vec::with_capacity(count)),
+            DataType::UInt64 | DataType::Decimal128(..) => Self::Wide(Vec::with_capacity(count)),
             _ => Self::Unordered,
         }
     }
@@ -94,6 +95,10 @@ impl Values {
     fn push(&mut self, raw: Option<&str>, data_type: &DataType, side: Side) -> bool {
         match self {
             Self::Integers(values) => {
+                let value = raw.and_then(|raw| integer(raw, data_type, side));
+                values.push(value.and_then(|value| value.try_into().ok()));
+            }
+            Self::Wide(values) => {
                 let value = raw.and_then(|raw| integer(raw, data_type, side));
                 let wide = value.and_then(|value| unrounded(value, data_type, side));
                 values.push(wide);
@@ -109,6 +114,7 @@ impl Values {
     fn finish(self, data_type: &DataType) -> Option<ArrayRef> {
         Some(match self {
             Self::Integers(values) => integers(values, data_type)?,
+            Self::Wide(values) => wide(values, data_type)?,
             Self::Floats(values) if *data_type == DataType::Float32 => Arc::new(
                 values
                     .into_iter()
@@ -126,13 +132,14 @@ impl Values {
 }
 
 impl BoundsBuilder {
-    pub fn new(column: &str, data_type: &DataType) -> Self {
+    /// `count`: cells that will go by.
+    pub fn new(column: &str, data_type: &DataType, count: usize) -> Self {
         Self {
             column: column.to_string(),
             data_type: data_type.clone(),
-            min: Values::of(data_type),
-            max: Values::of(data_type),
-            null_count: vec![],
+            min: Values::of(data_type, count),
+            max: Values::of(data_type, count),
+            null_count: Vec::with_capacity(count),
             is_tight: true,
         }
     }
@@ -246,8 +253,8 @@ pub(super) fn partition_bounds(values: ArrayRef, rows: &[Option<u64>]) -> Bounds
 }
 
 /// The value of a partition column as the log has it; an empty text is a null, as Delta says.
-pub(super) fn partition_text<'a>(add: &'a Add, column: &str) -> Option<&'a str> {
-    let value = add.partition_values.get(column)?.as_deref()?;
+pub(super) fn partition_text<'a>(cell: &'a Cell, column: &str) -> Option<&'a str> {
+    let value = cell.partition_value(column)?;
     (!value.is_empty() && value != NULL_PARTITION).then_some(value)
 }
 
@@ -267,7 +274,7 @@ pub(super) fn partition_array(
     )
 }
 
-fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef> {
+fn integers(values: Vec<Option<i64>>, data_type: &DataType) -> Option<ArrayRef> {
     macro_rules! array {
         ($array:ty, $native:ty) => {
             values
@@ -289,19 +296,29 @@ fn integers(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef>
         DataType::UInt8 => Arc::new(array!(UInt8Array, u8)),
         DataType::UInt16 => Arc::new(array!(UInt16Array, u16)),
         DataType::UInt32 => Arc::new(array!(UInt32Array, u32)),
-        DataType::UInt64 => Arc::new(array!(UInt64Array, u64)),
         DataType::Date32 => Arc::new(array!(Date32Array, i32)),
-        DataType::Decimal128(precision, scale) => Arc::new(
-            values
-                .into_iter()
-                .collect::<Decimal128Array>()
-                .with_precision_and_scale(*precision, *scale)
-                .ok()?,
-        ),
         DataType::Timestamp(TimeUnit::Second, zone) => zoned!(TimestampSecondArray, zone),
         DataType::Timestamp(TimeUnit::Millisecond, zone) => zoned!(TimestampMillisecondArray, zone),
         DataType::Timestamp(TimeUnit::Microsecond, zone) => zoned!(TimestampMicrosecondArray, zone),
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => zoned!(TimestampNanosecondArray, zone),
+        _ => return None,
+    })
+}
+
+fn wide(values: Vec<Option<i128>>, data_type: &DataType) -> Option<ArrayRef> {
+    let values = values.into_iter();
+    Some(match data_type {
+        DataType::UInt64 => Arc::new(
+            values
+                .map(|value| value.and_then(|value| u64::try_from(value).ok()))
+                .collect::<UInt64Array>(),
+        ),
+        DataType::Decimal128(precision, scale) => Arc::new(
+            values
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(*precision, *scale)
+                .ok()?,
+        ),
         _ => return None,
     })
 }
@@ -511,7 +528,7 @@ mod tests {
     use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 
     fn bounds(statistics: &[Option<&str>], column: &str, data_type: &DataType) -> Bounds {
-        let mut builders = [BoundsBuilder::new(column, data_type)];
+        let mut builders = [BoundsBuilder::new(column, data_type, statistics.len())];
         for statistics in statistics {
             push_statistics(*statistics, &mut builders);
         }

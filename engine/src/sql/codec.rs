@@ -54,13 +54,16 @@ struct EncodedScan {
 
 impl EncodedScan {
     fn of(scan: &FrameScanExec) -> Self {
-        let cell = |cell: &Arc<Cell>| EncodedCell {
-            path: cell.add.path.clone(),
-            size: cell.add.size,
-            modified: cell.add.modification_time,
-            partition: cell.add.partition_values.clone(),
-            deletions: cell.add.deletion_vector.clone(),
-            rows: cell.rows,
+        let cell = |cell: &Arc<Cell>| {
+            let add = cell.add();
+            EncodedCell {
+                path: add.path,
+                size: add.size,
+                modified: add.modification_time,
+                partition: add.partition_values,
+                deletions: add.deletion_vector,
+                rows: cell.rows,
+            }
         };
         Self {
             identity: scan.identity.as_ref().clone(),
@@ -71,8 +74,8 @@ impl EncodedScan {
 }
 
 impl EncodedCell {
-    /// The path is input and is checked where it becomes a key.
-    fn decode(self) -> Arc<Cell> {
+    /// Refuses a path that leaves the location.
+    fn decode(self) -> Result<Arc<Cell>> {
         let add = Add {
             path: self.path,
             partition_values: self.partition,
@@ -86,10 +89,9 @@ impl EncodedCell {
             default_row_commit_version: None,
             clustering_provider: None,
         };
-        Arc::new(Cell {
-            add,
-            rows: self.rows,
-        })
+        let cell = Cell::with_rows(add, self.rows)
+            .map_err(|error| Error::corrupt("a serialised plan", error))?;
+        Ok(Arc::new(cell))
     }
 }
 
@@ -158,7 +160,8 @@ impl PhysicalExtensionCodec for FrameCodec {
         if !template.is::<DataSourceExec>() {
             return Err(corrupt(format!("a frame scan over {}", template.name())).into());
         }
-        let cells: Vec<Arc<Cell>> = scan.cells.into_iter().map(EncodedCell::decode).collect();
+        let cells = scan.cells.into_iter().map(EncodedCell::decode);
+        let cells = cells.collect::<Result<Vec<Arc<Cell>>>>()?;
         let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
         if !scan.partitions.iter().flatten().all(is_known) {
             return Err(corrupt("a frame scan names a cell that it does not hold".into()).into());

@@ -16,6 +16,8 @@ mod provider;
 mod pruning;
 mod reader;
 mod scan;
+mod semi_joins;
+mod spilling;
 mod statements;
 mod types;
 
@@ -30,6 +32,7 @@ pub use plan::plan_query;
 pub use scan::{FrameScanExec, ScanIdentity};
 pub use statements::run_catalog_statement;
 
+use crate::behavior::abandonment::SpillingJoins;
 use crate::catalog::{Catalog, FrameEntry};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -185,8 +188,8 @@ pub struct Crew {
     pub bees: usize,
     /// Its memory pool and disk manager are the chamber's.
     pub runtime: Arc<RuntimeEnv>,
-    /// Whether joins must be able to spill (an attempt after `Resources exhausted`).
-    pub spilling_joins: bool,
+    /// Which joins must be able to spill (in attempts after `Resources exhausted`).
+    pub spilling_joins: SpillingJoins,
     pub batch_rows: usize,
 }
 

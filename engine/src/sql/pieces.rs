@@ -84,7 +84,7 @@ mod tests {
             default_row_commit_version: None,
             clustering_provider: None,
         };
-        Arc::new(Cell { add, rows: None })
+        Arc::new(Cell::new(add).unwrap())
     }
 
     #[test]

@@ -5,16 +5,21 @@
 
 use super::explain::scan_totals;
 use super::names::{Hives, QueryFrames};
+use super::semi_joins::SinkSemiJoins;
+use super::spilling::SpillJoins;
 use super::{Crew, Environment, PlannedQuery, Session};
+use crate::behavior::abandonment::SpillingJoins;
 use crate::error::{Error, Result};
 use apiary_protocol::names::FrameName;
 use chrono::DateTime;
+use datafusion::common::TableReference;
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{JoinType, TableReference};
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::resolve::resolve_table_references;
@@ -31,8 +36,19 @@ const SNAPSHOTS_AT_ONCE: usize = 16;
 const HASH_JOIN_SINGLE_PARTITION_BYTES: usize = 64 << 20;
 const HASH_JOIN_SINGLE_PARTITION_ROWS: usize = 1 << 20;
 
+/// Once memory has run out, a side is collected whole, and stays in a hash table, only up to this
+/// part of a bee's memory; rows of unknown size are taken to have so many bytes.
+const COLLECTED_SHARE: usize = 8;
+const COLLECTED_ROW_BYTES: usize = 64;
+
 /// The part of a bee's memory that one sort sets aside for merging its spilled runs.
 const SORT_RESERVATION_SHARE: usize = 32;
+
+/// How many bytes a repartition that ran out of memory writes to a spill file before it begins the
+/// next one: so few that every batch has a file of its own. When its inputs write to several open
+/// files at once, DataFusion 55 reads only the oldest of them, and waits for ever for a batch that
+/// is in another one (apache/datafusion#24883).
+const REPARTITION_SPILL_FILE_BYTES: usize = 1;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
@@ -46,16 +62,13 @@ pub async fn plan_query(
     super::register_meadow(&environment.meadow, &crew.runtime)?;
     let frames = QueryFrames::new(environment, environment.catalog.view().await?);
     let missing = fetch_snapshots(&frames, session, statement).await?;
-    let mut state = session_state(environment, session, crew, &frames);
+    let state = session_state(environment, session, crew, &frames);
     let logical = match state.statement_to_plan(statement.clone()).await {
         Ok(logical) => state.optimize(&logical)?,
         // A name that no frame has may be a table function; if planning fails, it was not.
         Err(error) => return Err(missing.into_iter().next().unwrap_or_else(|| error.into())),
     };
     refuse_writes(&logical)?;
-    if crew.spilling_joins && !limits_semi_join(&logical) {
-        state.config_mut().options_mut().optimizer.prefer_hash_join = false;
-    }
     let plan = state
         .query_planner()
         .create_physical_plan(&logical, &state)
@@ -113,7 +126,7 @@ fn session_state(
     let started_at = DateTime::from_timestamp_millis(environment.host.clock.unix_ms());
     let properties =
         ExecutionProps::new().with_query_execution_start_time(started_at.unwrap_or_default());
-    SessionStateBuilder::new()
+    let state = SessionStateBuilder::new()
         // A random identifier would be the only thing that two runs of one query do not share.
         .with_session_id("apiary".into())
         .with_execution_props(properties)
@@ -121,6 +134,13 @@ fn session_state(
         .with_runtime_env(Arc::clone(&crew.runtime))
         .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
         .with_default_features()
+        .with_optimizer_rule(Arc::new(SinkSemiJoins));
+    if crew.spilling_joins == SpillingJoins::None {
+        return state.build();
+    }
+    state
+        .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
+        .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
         .build()
 }
 
@@ -137,9 +157,18 @@ fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
     options.execution.parquet.pushdown_filters = false;
     options.execution.planning_concurrency = crew.bees.max(1);
     options.execution.collect_statistics = true;
+    if let Ok(bytes) = ConfigNonZeroUsize::try_new(REPARTITION_SPILL_FILE_BYTES) {
+        options.execution.max_spill_file_size_bytes = bytes;
+    }
     // What a sort sets aside for its merge must leave room for the sort: DataFusion's 10 MiB for
     // each of them is more than a small bee has.
     if let MemoryLimit::Finite(bee_bytes) = crew.runtime.memory_pool.memory_limit() {
+        if crew.spilling_joins != SpillingJoins::None {
+            let collected_bytes = HASH_JOIN_SINGLE_PARTITION_BYTES.min(bee_bytes / COLLECTED_SHARE);
+            options.optimizer.hash_join_single_partition_threshold = collected_bytes;
+            options.optimizer.hash_join_single_partition_threshold_rows =
+                collected_bytes / COLLECTED_ROW_BYTES;
+        }
         let reserved = &mut options.execution.sort_spill_reservation_bytes;
         *reserved = (*reserved).min(bee_bytes / SORT_RESERVATION_SHARE);
     }
@@ -160,22 +189,4 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
         Ok(TreeNodeRecursion::Stop)
     })?;
     refused.map_or(Ok(()), |what| Err(Error::Unsupported(what)))
-}
-
-/// DataFusion's sort-merge join gives wrong answers for semi and anti joins under a limit.
-fn limits_semi_join(plan: &LogicalPlan) -> bool {
-    let is_limit = |node: &LogicalPlan| match node {
-        LogicalPlan::Limit(_) => true,
-        LogicalPlan::Sort(sort) => sort.fetch.is_some(),
-        _ => false,
-    };
-    let is_semi = |node: &LogicalPlan| match node {
-        LogicalPlan::Join(join) => !matches!(
-            join.join_type,
-            JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full
-        ),
-        _ => false,
-    };
-    plan.exists(|node| Ok(is_limit(node) && node.exists(|below| Ok(is_semi(below)))?))
-        .unwrap_or(true)
 }

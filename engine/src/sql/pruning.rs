@@ -80,7 +80,7 @@ impl CellIndex {
                 let texts = self
                     .cells
                     .iter()
-                    .map(|cell| partition_text(&cell.add, name))
+                    .map(|cell| partition_text(cell, name))
                     .collect();
                 let values = partition_array(texts, field.data_type()).map_err(|error| {
                     Error::corrupt(
@@ -91,12 +91,13 @@ impl CellIndex {
                 let rows: Vec<_> = self.cells.iter().map(|cell| cell.rows).collect();
                 columns.insert(name.clone(), Arc::new(partition_bounds(values, &rows)));
             } else {
-                builders.push(BoundsBuilder::new(name, field.data_type()));
+                let count = self.cells.len();
+                builders.push(BoundsBuilder::new(name, field.data_type(), count));
             }
         }
         if !builders.is_empty() {
             for cell in self.cells.iter() {
-                push_statistics(cell.add.stats.as_deref(), &mut builders);
+                push_statistics(cell.stats(), &mut builders);
             }
             for builder in builders {
                 columns.insert(builder.column.clone(), Arc::new(builder.finish()));
@@ -198,7 +199,7 @@ impl CellIndex {
         let has_deletions = kept
             .cells
             .iter()
-            .any(|cell| cell.add.deletion_vector.is_some());
+            .any(|cell| cell.deletion_vector().is_some());
         let summary = |bounds: &Arc<Bounds>| match &kept.places {
             // Many queries read all cells of a frame: what is known of all is found out once.
             None => bounds

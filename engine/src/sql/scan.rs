@@ -187,7 +187,7 @@ impl FrameScanExec {
                 .iter()
                 .map(|column| ScalarValue::try_from_array(column, index))
                 .collect::<DfResult<Vec<_>>>()?;
-            let key = cell_key(&self.identity.location, &cell.add.path)?;
+            let key = cell_key(&self.identity.location, cell.add_path())?;
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
                 location: key.clone(),
                 last_modified: modified_at(cell),
@@ -233,7 +233,7 @@ impl FrameScanExec {
             let texts = self
                 .cells
                 .iter()
-                .map(|cell| partition_text(&cell.add, field.name()))
+                .map(|cell| partition_text(cell, field.name()))
                 .collect();
             partition_array(texts, field.data_type()).map_err(|error| {
                 let reason = format!("a value of partition column {}: {error}", field.name());
@@ -245,7 +245,7 @@ impl FrameScanExec {
 
     /// The rows of a cell that its deletion vector leaves; `None` when it has none.
     async fn live_rows(&self, cell: &Cell, key: &Path) -> Result<Option<RowSelection>> {
-        let Some(vector) = &cell.add.deletion_vector else {
+        let Some(vector) = cell.deletion_vector() else {
             return Ok(None);
         };
         let rows = match cell.rows {
@@ -308,7 +308,7 @@ fn cell_key(location: &str, path: &str) -> Result<Path> {
 }
 
 fn modified_at(cell: &Cell) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(cell.add.modification_time).unwrap_or_default()
+    DateTime::from_timestamp_millis(cell.modification_time).unwrap_or_default()
 }
 
 fn properties(template: &Arc<dyn ExecutionPlan>, partition_count: usize) -> Arc<PlanProperties> {
@@ -368,7 +368,7 @@ impl DisplayAs for FrameScanExec {
         let deletions = self
             .cells
             .iter()
-            .filter(|cell| cell.add.deletion_vector.is_some())
+            .filter(|cell| cell.deletion_vector().is_some())
             .count();
         match kind {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {

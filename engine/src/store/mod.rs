@@ -31,7 +31,7 @@ use open::Place;
 use pace::Pace;
 use parking_lot::Mutex;
 use retry::Retry;
-use rooted::{Counters, Rooted};
+use rooted::{Counters, Rooted, Whole};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +182,7 @@ impl Meadow {
     }
 
     /// The whole object; `None` only when the store says it is not there. Retries inside the deadline.
+    /// `Corrupt` when it has more than a gigabyte.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.turn().await;
         match self
@@ -189,7 +190,14 @@ impl Meadow {
             .read_whole(&path_of(key)?, WHOLE_OBJECT_BYTES_MAX)
             .await
         {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(Whole::Bytes(bytes)) => Ok(Some(bytes)),
+            Ok(Whole::TooLarge(size_bytes)) => Err(Error::corrupt(
+                key,
+                format!(
+                    "it has {size_bytes} bytes, and nothing that is read whole has more than \
+                     {WHOLE_OBJECT_BYTES_MAX}"
+                ),
+            )),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(store_error("reading", key, error)),
         }

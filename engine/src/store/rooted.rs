@@ -65,6 +65,13 @@ pub(super) struct Rooted {
     pub gap_bytes: u64,
 }
 
+/// An object that was asked for whole.
+pub(super) enum Whole {
+    Bytes(Bytes),
+    /// It has more bytes than the caller would take: this many.
+    TooLarge(u64),
+}
+
 impl fmt::Debug for Rooted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rooted")
@@ -81,20 +88,17 @@ impl fmt::Display for Rooted {
 
 impl Rooted {
     /// The whole object, body inside the retry; refuses one that is larger than `bytes_max`.
-    pub async fn read_whole(&self, path: &Path, bytes_max: u64) -> Result<Bytes> {
+    pub async fn read_whole(&self, path: &Path, bytes_max: u64) -> Result<Whole> {
         self.retry
             .run(|| async {
                 add(&self.counters.get_count, 1);
                 let result = self.inner.get_opts(path, GetOptions::default()).await?;
                 if result.meta.size > bytes_max {
-                    return Err(object_store::Error::NotSupported {
-                        source: format!("{} bytes are more than {bytes_max}", result.meta.size)
-                            .into(),
-                    });
+                    return Ok(Whole::TooLarge(result.meta.size));
                 }
                 let bytes = result.bytes().await?;
                 add(&self.counters.read_bytes, bytes.len() as u64);
-                Ok(bytes)
+                Ok(Whole::Bytes(bytes))
             })
             .await
     }

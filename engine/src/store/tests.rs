@@ -257,6 +257,25 @@ async fn a_read_that_fails_for_the_moment_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let (store, meadow) = faulty();
+    meadow.put("k", bytes("value")).await.unwrap();
+    store.fail_gets([Fault::Broken]);
+    assert_eq!(meadow.get("k").await.unwrap(), Some(bytes("value")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_too_large_to_be_ours_is_corrupt() {
+    let (store, meadow) = faulty();
+    meadow.put("k", bytes("value")).await.unwrap();
+    store.fail_gets([Fault::Huge]);
+    let error = meadow.get("k").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("k"), "{error}");
+    assert!(error.to_string().contains("2147483648 bytes"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_stays_away_fails_at_the_deadline() {
     let (store, meadow) = faulty();
     store.fail_gets([Fault::Before; 10_000]);

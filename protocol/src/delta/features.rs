@@ -295,6 +295,40 @@ mod tests {
     }
 
     #[test]
+    fn invariants_are_found_wherever_a_field_can_be() {
+        let field =
+            r#"{"name":"a","type":"long","nullable":true,"metadata":{"delta.invariants":"{}"}}"#;
+        let inner = format!(r#"{{"type":"struct","fields":[{field}]}}"#);
+        let of = |data_type: &str| {
+            format!(
+                r#"{{"type":"struct","fields":[{{"name":"metadata","nullable":true,"metadata":{{}},"type":{data_type}}}]}}"#
+            )
+        };
+        let schemas = [
+            inner.clone(),
+            of(&inner),
+            of(&of(&inner)),
+            of(&format!(
+                r#"{{"type":"array","containsNull":true,"elementType":{inner}}}"#
+            )),
+            of(&format!(
+                r#"{{"type":"map","valueContainsNull":true,"keyType":{inner},"valueType":"long"}}"#
+            )),
+            of(&format!(
+                r#"{{"type":"map","valueContainsNull":true,"keyType":"long","valueType":{inner}}}"#
+            )),
+        ];
+        for schema_string in schemas {
+            let metadata = Metadata {
+                schema_string,
+                ..metadata(&[], "{}")
+            };
+            let checked = check_writable(&legacy(1, 2), &metadata);
+            assert_eq!(refused(checked), "invariants", "{}", metadata.schema_string);
+        }
+    }
+
+    #[test]
     fn unknown_writer_features_are_refused_by_name() {
         let plain = metadata(&[], "{}");
         let protocol = features(

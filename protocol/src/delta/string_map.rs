@@ -1,25 +1,69 @@
-//! The protocol's `Map[String, String]`, cheap to share.
+//! The protocol's `Map[String, String]`, small and cheap to share.
 //!
-//! A ledger of a hundred thousand cells names few different partitions, and a `BTreeMap` of its own
-//! for each would cost more memory than all the rest of the cell. So the map is shared and copied
-//! only when it is written to.
+//! Such maps have an entry or two and come by the hundred thousand, one for each cell of a ledger, so
+//! the entries lie in one sorted row: a `BTreeMap` takes half a kilobyte for its first.
 
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::ops::{Deref, DerefMut};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
-type Inner = BTreeMap<String, Option<String>>;
+type Entry = (String, Option<String>);
 
 /// An ordered map of texts; `None` is the protocol's null. Clones share, writes copy.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StringMap(Option<Arc<Inner>>);
-
-static EMPTY: Inner = BTreeMap::new();
+pub struct StringMap(Option<Arc<Vec<Entry>>>);
 
 impl StringMap {
     pub fn new() -> Self {
         Self(None)
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.entries()
+            .binary_search_by(|(known, _)| known.as_str().cmp(key))
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Option<String>> {
+        self.place(key).ok().map(|place| &self.entries()[place].1)
+    }
+
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.place(key).is_ok()
+    }
+
+    /// In the order of the keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &Option<String>)> {
+        self.entries().iter().map(|(key, value)| (key, value))
+    }
+
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.entries().iter().map(|(key, _)| key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// The value that the key had before.
+    pub fn insert(&mut self, key: String, value: Option<String>) -> Option<Option<String>> {
+        let place = self.place(&key);
+        let entries = Arc::make_mut(self.0.get_or_insert_default());
+        match place {
+            Ok(place) => Some(std::mem::replace(&mut entries[place].1, value)),
+            Err(place) => {
+                entries.insert(place, (key, value));
+                None
+            }
+        }
     }
 
     /// Whether both are the same map in memory.
@@ -32,34 +76,14 @@ impl StringMap {
     }
 }
 
-impl Deref for StringMap {
-    type Target = Inner;
-    fn deref(&self) -> &Inner {
-        self.0.as_deref().unwrap_or(&EMPTY)
-    }
-}
-
-impl DerefMut for StringMap {
-    fn deref_mut(&mut self) -> &mut Inner {
-        Arc::make_mut(self.0.get_or_insert_default())
-    }
-}
-
-impl From<Inner> for StringMap {
-    fn from(inner: Inner) -> Self {
-        // An empty map has one form, so that equality and order need not look for two.
-        Self((!inner.is_empty()).then(|| Arc::new(inner)))
-    }
-}
-
 impl<K: Into<String>, V: Into<Option<String>>> FromIterator<(K, V)> for StringMap {
+    /// Of equal keys the last counts.
     fn from_iter<T: IntoIterator<Item = (K, V)>>(pairs: T) -> Self {
-        Self::from(
-            pairs
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect::<Inner>(),
-        )
+        let mut map = Self::new();
+        for (key, value) in pairs {
+            map.insert(key.into(), value.into());
+        }
+        map
     }
 }
 
@@ -69,32 +93,52 @@ impl<const N: usize> From<[(String, Option<String>); N]> for StringMap {
     }
 }
 
-impl<'a> IntoIterator for &'a StringMap {
-    type Item = (&'a String, &'a Option<String>);
-    type IntoIter = std::collections::btree_map::Iter<'a, String, Option<String>>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl std::fmt::Debug for StringMap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.deref().fmt(f)
+impl fmt::Debug for StringMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
 impl Serialize for StringMap {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.deref().serialize(serializer)
+        serializer.collect_map(self.iter())
     }
 }
 
 impl<'de> Deserialize<'de> for StringMap {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Some writers put null for an empty map.
-        Ok(Option::<Inner>::deserialize(deserializer)?
-            .unwrap_or_default()
-            .into())
+    /// Some writers put null for an empty map.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_option(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = StringMap;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of texts")
+    }
+
+    fn visit_none<E>(self) -> Result<StringMap, E> {
+        Ok(StringMap::new())
+    }
+
+    fn visit_unit<E>(self) -> Result<StringMap, E> {
+        Ok(StringMap::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<StringMap, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<StringMap, A::Error> {
+        let mut map = StringMap::new();
+        while let Some((key, value)) = access.next_entry()? {
+            map.insert(key, value);
+        }
+        Ok(map)
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! The frame has one row in each cell, a cell for each value of its partition column. A new process
 //! then plans a query that keeps one cell, again and again.
+//!
+//! Memory is what the first query adds: to the peak of all resident pages, code that it is the first
+//! to use among them, and to the anonymous ones, which the system cannot drop.
 
-use super::worker::{Engine, Handle, Order};
+use super::worker::{Engine, Order};
 use super::{Bench, Ground, median, mib, rounded};
 use crate::args::BenchCells;
 use crate::failure::{Failure, Result};
@@ -21,9 +24,9 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
     prepare(bench, &ground, options.cells)?;
     let sql = format!("SELECT v FROM {FRAME} WHERE k = {}", options.cells / 2);
     let (mut first, mut later, mut memory, mut requests) = (vec![], vec![], vec![], vec![]);
-    let mut failures = Vec::new();
+    let (mut anonymous, mut failures) = (vec![], vec![]);
     for _ in 0..options.measure.runs {
-        let mut worker = Handle::spawn(Engine::Apiary, ground.path(), bench.config)?;
+        let mut worker = bench.spawn(Engine::Apiary, ground.path())?;
         let before = worker.must(&Order::Report)?;
         let run = Order::Run {
             sql: sql.clone(),
@@ -33,9 +36,11 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
         first.push(answer["planned_ms"].as_f64().unwrap_or(f64::NAN));
         let peak = worker.must(&Order::Report)?;
         let bytes = |report: &Value, key: &str| report[key].as_u64().unwrap_or(0);
-        memory.push(mib(
-            bytes(&peak, "peak_bytes") - bytes(&before, "resident_bytes")
-        ));
+        let added = |after: &str, before_it: &str| {
+            mib(bytes(&peak, after).saturating_sub(bytes(&before, before_it)))
+        };
+        memory.push(added("peak_bytes", "resident_bytes"));
+        anonymous.push(added("anonymous_bytes", "anonymous_bytes"));
         for _ in 0..options.measure.runs {
             let answer = worker.must(&run)?;
             later.push(answer["planned_ms"].as_f64().unwrap_or(f64::NAN));
@@ -49,7 +54,11 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
     }
     let (first_ms, later_ms) = (median(&first), median(&later));
     let (memory_mib, gets) = (median(&memory), median(&requests));
-    println!("first planned in {first_ms:.0} ms with {memory_mib:.0} MiB");
+    let anonymous_mib = median(&anonymous);
+    println!(
+        "first planned in {first_ms:.0} ms with {memory_mib:.0} MiB, {anonymous_mib:.0} MiB of them \
+         anonymous"
+    );
     println!("later planned in {later_ms:.1} ms; {gets:.1} reads for each query");
     Ok(json!({
         "benchmark": "cells",
@@ -57,6 +66,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchCells) -> Result<Value> {
         "runs": options.measure.runs,
         "first_planned_ms": rounded(first_ms),
         "first_memory_mib": rounded(memory_mib),
+        "first_anonymous_mib": rounded(anonymous_mib),
         "later_planned_ms": rounded(later_ms),
         "reads_per_query": rounded(gets),
         "failures": failures,
@@ -67,7 +77,7 @@ fn prepare(bench: &Bench<'_>, ground: &Ground, cells: u32) -> Result<()> {
     let apiary = bench.open(ground, false)?;
     let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true));
     let schema = Arc::new(Schema::new(fields.to_vec()));
-    bench.runtime.block_on(async {
+    bench.block_on(async {
         let box_ns = apiary
             .create_hive("bench")
             .await?

@@ -80,7 +80,7 @@ fn append(
     run: u32,
 ) -> Result<(f64, String)> {
     let apiary = bench.open(ground, sync)?;
-    bench.runtime.block_on(async {
+    bench.block_on(async {
         let box_ns = apiary
             .create_hive("bench")
             .await?
@@ -159,19 +159,26 @@ fn shared(
 ) -> Result<f64> {
     let ground = bench.temporary()?;
     let apiary = bench.open(&ground, false)?;
-    let frame = bench.runtime.block_on(async {
+    let frame = bench.block_on(async {
         let box_ns = apiary
             .create_hive("bench")
             .await?
             .create_box("commits")
             .await?;
-        box_ns.create_frame("shared", schema_to_append(), &[]).await
+        Ok(box_ns
+            .create_frame("shared", schema_to_append(), &[])
+            .await?)
     })?;
     let mut config = bench.config.clone();
     config.settings.sync = false;
     let mut workers = Vec::new();
     for _ in 0..processes {
-        workers.push(Handle::spawn(Engine::Apiary, ground.path(), &config)?);
+        workers.push(Handle::spawn(
+            Engine::Apiary,
+            ground.path(),
+            &config,
+            bench.interrupts,
+        )?);
     }
     let started = Instant::now();
     for (index, worker) in workers.iter_mut().enumerate() {
@@ -194,7 +201,7 @@ fn shared(
     let elapsed = started.elapsed().as_secs_f64();
     drop(workers);
     let expected = i64::from(processes * appends * ROWS);
-    bench.runtime.block_on(async {
+    bench.block_on(async {
         let (rows, ids) = counts(&apiary, &frame).await?;
         if (rows, ids) != (expected, expected) {
             failures.push(format!("{rows} rows with {ids} ids instead of {expected}"));

@@ -1,6 +1,6 @@
 //! `bench idle`: what a resident node costs that does nothing.
 
-use super::worker::{Engine, Handle, Order, fill};
+use super::worker::{Engine, Order, fill};
 use super::{Bench, median, mib, rounded};
 use crate::args::BenchIdle;
 use crate::failure::Result;
@@ -13,16 +13,16 @@ pub fn measure(bench: &Bench<'_>, options: &BenchIdle) -> Result<Value> {
     let ground = bench.ground()?;
     if !bench.config.storage_is_given {
         let apiary = bench.open(&ground, false)?;
-        bench.runtime.block_on(async {
+        bench.block_on(async {
             fill(&apiary, SCALE).await?;
             Ok::<_, crate::failure::Failure>(apiary.shutdown().await?)
         })?;
     }
     let mut ready = Vec::new();
     for _ in 0..options.measure.runs {
-        ready.push(Handle::spawn(Engine::Resident, ground.path(), bench.config)?.ready_ms);
+        ready.push(bench.spawn(Engine::Resident, ground.path())?.ready_ms);
     }
-    let mut worker = Handle::spawn(Engine::Resident, ground.path(), bench.config)?;
+    let mut worker = bench.spawn(Engine::Resident, ground.path())?;
     let rest = worker.must(&Order::Rest {
         seconds: options.seconds,
     })?;

@@ -2,7 +2,7 @@
 //!
 //! With `--storage` the Parquet files stay in its `input` directory, for peers to read.
 
-use super::worker::{Engine, Handle, Order};
+use super::worker::{Engine, Order};
 use super::{Bench, median, mib, rounded};
 use crate::args::BenchLoad;
 use crate::failure::{Failure, Result};
@@ -23,7 +23,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchLoad) -> Result<Value> {
     let (mut rates, mut peaks, mut rows) = (vec![], vec![], 0);
     for _ in 0..options.measure.runs {
         let target = bench.temporary()?;
-        let mut worker = Handle::spawn(Engine::Apiary, target.path(), bench.config)?;
+        let mut worker = bench.spawn(Engine::Apiary, target.path())?;
         let mut ms = 0.0;
         rows = 0;
         for (table, file) in &files {

@@ -12,9 +12,11 @@ mod load;
 mod tpch;
 pub mod worker;
 
+use self::worker::{Engine, Handle};
 use crate::args::{Bencher, Measure};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::signals::Interrupts;
 use apiary::{Apiary, Error};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -24,11 +26,22 @@ use tokio::runtime::Runtime;
 /// What every benchmark has at hand.
 pub struct Bench<'a> {
     pub config: &'a Config,
-    pub runtime: &'a Runtime,
+    pub interrupts: &'a Interrupts,
+    runtime: &'a Runtime,
 }
 
-pub fn bench(what: &Bencher, config: &Config, runtime: &Runtime) -> Result<()> {
-    let bench = Bench { config, runtime };
+/// Measures and reports. The first signal ends it, with its workers.
+pub fn bench(
+    what: &Bencher,
+    config: &Config,
+    runtime: &Runtime,
+    interrupts: &Interrupts,
+) -> Result<()> {
+    let bench = Bench {
+        config,
+        interrupts,
+        runtime,
+    };
     let (measure, figures) = match what {
         Bencher::Tpch(options) => (&options.measure, tpch::measure(&bench, options)?),
         Bencher::Commits(options) => (&options.measure, commits::measure(&bench, options)?),
@@ -69,6 +82,15 @@ impl Ground {
 }
 
 impl Bench<'_> {
+    /// Runs something in this process, to its end or to the first signal.
+    pub fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.runtime.block_on(self.interrupts.or_cancelled(work))
+    }
+
+    pub fn spawn(&self, engine: Engine, storage: &Path) -> Result<Handle> {
+        Handle::spawn(engine, storage, self.config, self.interrupts)
+    }
+
     /// The storage that was named, or a temporary one.
     ///
     /// # Errors
@@ -117,9 +139,8 @@ impl Bench<'_> {
         let mut settings = self.config.settings.clone();
         settings.sync &= sync;
         let builder = Apiary::builder(&ground.uri()).settings(settings);
-        Ok(self
-            .runtime
-            .block_on(builder.role(apiary::Role::Brief).open())?)
+        let opening = builder.role(apiary::Role::Brief).open();
+        self.block_on(async { Ok(opening.await?) })
     }
 }
 

@@ -102,7 +102,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchTpch) -> Result<Value> {
 /// Loads what is missing; gives the cells' paths.
 fn prepare(bench: &Bench<'_>, ground: &Ground, scale: f64) -> Result<Files> {
     let apiary = bench.open(ground, true)?;
-    let files = bench.runtime.block_on(async {
+    let files = bench.block_on(async {
         fill(&apiary, scale).await?;
         let mut files = Files::new();
         for table in TABLES {
@@ -128,16 +128,16 @@ impl Field<'_> {
     }
 
     fn spawn(&self, contestant: Contestant) -> Result<Handle> {
-        let (storage, config) = (self.ground.path(), self.bench.config);
+        let storage = self.ground.path();
         let mut handle = match (contestant.name, self.peer) {
-            (PEER, Some(command)) => Handle::spawn_peer(command)?,
+            (PEER, Some(command)) => Handle::spawn_peer(command, self.bench.interrupts)?,
             (OURS, _) => {
-                let mut handle = Handle::spawn(Engine::Apiary, storage, config)?;
+                let mut handle = self.bench.spawn(Engine::Apiary, storage)?;
                 let sql = format!("USE HIVE {HIVE}; USE BOX {BOX}");
                 handle.must(&Order::Run { sql, to: None })?;
                 return Ok(handle);
             }
-            _ => Handle::spawn(Engine::Datafusion, storage, config)?,
+            _ => self.bench.spawn(Engine::Datafusion, storage)?,
         };
         for (table, files) in &self.files {
             let (table, files) = ((*table).to_owned(), files.clone());

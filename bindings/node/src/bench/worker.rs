@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::input::{Input, TextOptions};
 use crate::memory;
+use crate::signals::Interrupts;
 use crate::start::IdleKeeper;
 use crate::tpch;
 use apiary::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -23,7 +24,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// How often whoever waits for a worker looks whether a signal has come.
+const SIGNAL_LOOK: Duration = Duration::from_millis(100);
 
 /// Hive and box of the benchmarks' frames.
 pub const HIVE: &str = "bench";
@@ -65,14 +71,20 @@ pub enum Order {
 pub struct Handle {
     child: Child,
     orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<String>,
+    interrupts: Interrupts,
     /// From the start of the process to its readiness.
     pub ready_ms: f64,
 }
 
 impl Handle {
     /// Starts this program again as a worker, and waits until it is ready.
-    pub fn spawn(engine: Engine, storage: &Path, config: &Config) -> Result<Self> {
+    pub fn spawn(
+        engine: Engine,
+        storage: &Path,
+        config: &Config,
+        interrupts: &Interrupts,
+    ) -> Result<Self> {
         let program = std::env::current_exe().map_err(not_started)?;
         let mut command = Command::new(program);
         let engine = match engine {
@@ -92,21 +104,21 @@ impl Handle {
             .arg(settings)
             .arg("--log")
             .arg(&config.log);
-        Self::start(command)
+        Self::start(command, interrupts)
     }
 
     /// Starts another program that takes the same orders: its words, separated by spaces.
-    pub fn spawn_peer(command: &str) -> Result<Self> {
+    pub fn spawn_peer(command: &str, interrupts: &Interrupts) -> Result<Self> {
         let mut words = command.split_whitespace();
         let program = words
             .next()
             .ok_or_else(|| Failure::Usage("--peer: names no program".into()))?;
         let mut command = Command::new(program);
         command.args(words);
-        Self::start(command)
+        Self::start(command, interrupts)
     }
 
-    fn start(mut command: Command) -> Result<Self> {
+    fn start(mut command: Command, interrupts: &Interrupts) -> Result<Self> {
         let started = Instant::now();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|source| Failure::File {
@@ -120,7 +132,8 @@ impl Handle {
         let mut handle = Self {
             child,
             orders,
-            answers: BufReader::new(answers),
+            answers: lines_of(answers)?,
+            interrupts: interrupts.clone(),
             ready_ms: 0.0,
         };
         handle.answer()?;
@@ -137,12 +150,22 @@ impl Handle {
     }
 
     /// The next answer; an answer with `error` is given as it is.
+    ///
+    /// # Errors
+    /// `Cancelled` after a signal.
     pub fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line);
-        if !matches!(read, Ok(count) if count > 0) {
-            return Err(unexpected("a worker ended without an answer".into()));
-        }
+        let line = loop {
+            if self.interrupts.is_asked() {
+                return Err(Failure::Cancelled);
+            }
+            match self.answers.recv_timeout(SIGNAL_LOOK) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(unexpected("a worker ended without an answer".into()));
+                }
+            }
+        };
         serde_json::from_str(&line).map_err(|error| unexpected(format!("{line:?}: {error}")))
     }
 
@@ -161,6 +184,24 @@ impl Handle {
     }
 }
 
+/// The lines of a worker as they come; the sender is gone when the worker is.
+fn lines_of(answers: ChildStdout) -> Result<Receiver<String>> {
+    let (sender, receiver) = channel();
+    let read = move || {
+        for line in BufReader::new(answers)
+            .lines()
+            .map_while(std::io::Result::ok)
+        {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("bench-answers".into());
+    thread.spawn(read).map_err(not_started)?;
+    Ok(receiver)
+}
+
 fn not_started(source: std::io::Error) -> Failure {
     Failure::File {
         path: "a worker process".into(),
@@ -170,8 +211,11 @@ fn not_started(source: std::io::Error) -> Failure {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The end of its input ends it.
+        // The end of its input ends it; a cancelled one is not waited for.
         self.orders = None;
+        if self.interrupts.is_asked() {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -197,23 +241,44 @@ pub async fn work(options: &Worker, config: &Config) -> Result<()> {
         Engine::Datafusion => Running::Datafusion(Box::new(SessionContext::new())),
     };
     println!("{}", json!({ "ready": true }));
-    for line in std::io::stdin().lock().lines() {
-        let line = line.map_err(|source| Failure::File {
-            path: "orders".into(),
-            source,
-        })?;
+    let (mut orders, mut ended) = read_orders()?;
+    while let Some(line) = orders.recv().await {
         let order: Order = serde_json::from_str(&line)
             .map_err(|error| Failure::Usage(format!("order {line:?}: {error}")))?;
-        let answer = match obey(&engine, order).await {
-            Ok(answer) => answer,
-            Err(failure) => json!({ "error": failure.to_string() }),
+        let answer = tokio::select! {
+            answer = obey(&engine, order) => answer,
+            // Whoever gave the order is gone.
+            _ = &mut ended => break,
         };
+        let answer = answer.unwrap_or_else(|failure| json!({ "error": failure.to_string() }));
         println!("{answer}");
     }
     if let Running::Apiary(apiary) = engine {
         apiary.shutdown().await?;
     }
     Ok(())
+}
+
+/// Orders as they come, and their end. Read on a thread, so that the end is seen while one is obeyed.
+fn read_orders() -> Result<(mpsc::UnboundedReceiver<String>, oneshot::Receiver<()>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (end, ended) = oneshot::channel();
+    let read = move || {
+        // Dropped with this thread.
+        let _end: oneshot::Sender<()> = end;
+        for line in std::io::stdin()
+            .lock()
+            .lines()
+            .map_while(std::io::Result::ok)
+        {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("bench-orders".into());
+    thread.spawn(read).map_err(not_started)?;
+    Ok((receiver, ended))
 }
 
 async fn obey(engine: &Running, order: Order) -> Result<Value> {
@@ -394,6 +459,7 @@ async fn report(engine: &Running) -> Result<Value> {
     Ok(json!({
         "peak_bytes": memory::process_bytes("VmHWM"),
         "resident_bytes": memory::process_bytes("VmRSS"),
+        "anonymous_bytes": memory::process_bytes("RssAnon"),
         "requests": requests,
     }))
 }

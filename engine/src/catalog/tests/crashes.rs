@@ -1,7 +1,9 @@
 //! A node that dies at any request of a flow leaves what the next one finishes or aborts.
 
+use super::frames::append;
 use super::reins::Reins;
 use super::*;
+use crate::ledger::Snapshot;
 
 /// More than any flow here needs.
 const REQUESTS_MAX: u64 = 60;
@@ -133,11 +135,11 @@ async fn a_drop_killed_anywhere_left_the_frame_live_or_is_finished_by_the_next()
                 let registry = newest(&node).await?;
                 assert!(registry.purging.is_empty());
                 assert_eq!(registry.frames().count(), 1);
-                let left = keys_under(&node, "default/default/t").await?;
+                let is_purged = is_purged(&node, "default/default/t").await?;
                 assert_eq!(
-                    left.is_empty(),
+                    is_purged,
                     purge && !was_live,
-                    "request {request}: {left:?}"
+                    "request {request}: {is_purged}"
                 );
                 Ok(())
             },
@@ -163,8 +165,8 @@ async fn a_drop_killed_anywhere_is_finished_without_anybody_asking_for_its_name(
             let registry = newest(&node).await?;
             assert!(registry.purging.is_empty(), "request {request}");
             assert_eq!(registry.frames().count(), usize::from(was_live));
-            let left = keys_under(&node, "default/default/t").await?;
-            assert_eq!(left.is_empty(), !was_live, "request {request}: {left:?}");
+            let is_purged = is_purged(&node, "default/default/t").await?;
+            assert_eq!(is_purged, !was_live, "request {request}");
             assert_eq!(node.finish_half_done().await?, 0);
             Ok(())
         },
@@ -199,32 +201,62 @@ async fn an_attach_killed_anywhere_is_there_or_can_be_done() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_deletes_the_marker_last() -> Result<()> {
+async fn no_writer_is_acknowledged_once_a_purge_has_deleted_anything() -> Result<()> {
+    const CELLS: usize = 5;
     at_each_request(
         async |node| {
-            let (entry, _) = node.create_frame(&frame("t"), &schema(), false).await?;
-            for cell in 0..5 {
+            let (entry, base) = node.create_frame(&frame("t"), &schema(), false).await?;
+            for cell in 0..CELLS {
                 let key = format!("{}/{cell}.parquet", entry.location);
                 node.meadow
                     .put(&key, bytes::Bytes::from_static(b"x"))
                     .await?;
             }
+            let ledger = node.ledger(&entry.location);
+            let (results, _) = ledger.commit(base, vec![append(1)]).await;
+            assert!(results[0].is_ok());
             Ok(())
         },
         |node| async move { node.drop_frame(&frame("t"), false, true).await.map(drop) },
         |store, request| async move {
             let node = catalog(&store, 3);
+            let ledger = node.ledger("default/default/t");
             let left = keys_under(&node, "default/default/t").await?;
-            let marker = keys::commit("default/default/t", 1);
-            let begun = left.len() < 7 && node.meadow.get(&marker).await?.is_some();
-            if begun || left.is_empty() {
-                return Ok(());
+            let cells = left.iter().filter(|key| key.ends_with(".parquet")).count();
+            for is_finished in [false, true] {
+                if is_finished {
+                    node.drop_frame(&frame("t"), true, true).await?;
+                    node.finish_purges().await?;
+                }
+                // Their bases are older than anything that the drop wrote.
+                for version in 0..2 {
+                    let base = old_snapshot(version).await?;
+                    let (results, _) = ledger.commit(base, vec![append(7)]).await;
+                    let is_whole = cells == CELLS && !is_finished;
+                    assert!(
+                        is_whole || results[0].is_err(),
+                        "request {request}, base {version}: {:?}",
+                        results[0]
+                    );
+                }
             }
-            // Nothing was deleted yet, or only the marker would be missing.
-            assert!(left.len() >= 6, "request {request}: {left:?}");
+            let left = keys_under(&node, "default/default/t").await?;
+            let is_log = |key: &String| key.contains("/_delta_log/");
+            assert!(left.iter().all(is_log), "request {request}: {left:?}");
             Ok(())
         },
     )
     .await
     .map(drop)
+}
+
+/// What a writer knew of frame `t` before the drop, at a version: equal seeds make equal frames.
+async fn old_snapshot(version: u64) -> Result<Arc<Snapshot>> {
+    let node = catalog(&memory(), 1);
+    let (entry, base) = node.create_frame(&frame("t"), &schema(), false).await?;
+    let ledger = node.ledger(&entry.location);
+    match version {
+        0 => Ok(base),
+        _ => Ok(ledger.commit(base, vec![append(1)]).await.1),
+    }
 }

@@ -8,7 +8,7 @@ use apiary_protocol::ids::CommitId;
 use bytes::Bytes;
 
 /// A blind append of one cell that does not exist: the ledger does not look.
-fn append(byte: u8) -> Intent {
+pub(super) fn append(byte: u8) -> Intent {
     let add = Add {
         path: format!("part-{byte}.parquet"),
         partition_values: Default::default(),
@@ -83,7 +83,7 @@ async fn a_frame_that_is_made_again_gets_another_location() -> Result<()> {
             entry.location
         );
         assert!(node.drop_frame(&frame("t"), false, purge).await?);
-        assert_eq!(keys_under(&node, &entry.location).await?.is_empty(), purge);
+        assert_eq!(is_purged(&node, &entry.location).await?, purge);
         assert!(frames(&node).await?.is_empty());
     }
     assert!(!node.drop_frame(&frame("t"), true, false).await?);
@@ -126,7 +126,9 @@ async fn a_purge_deletes_what_is_under_the_location_and_nothing_beside_it() -> R
     }
     // Unreadable as a checkpoint hint, which is only a hint.
     assert!(node.drop_frame(&frame("t"), false, true).await?);
-    assert!(keys_under(&node, &entry.location).await?.is_empty());
+    // The two versions that were, and the fence behind them.
+    let fences: Vec<String> = (0..3).map(|v| keys::commit(&entry.location, v)).collect();
+    assert_eq!(keys_under(&node, &entry.location).await?, fences);
     for key in neighbours {
         assert!(node.meadow.get(key).await?.is_some(), "{key} is gone");
     }
@@ -155,6 +157,57 @@ async fn a_writer_in_flight_conflicts_with_the_drop() -> Result<()> {
         results[0]
     );
     assert!(ledger.load().await?.is_dropped());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_with_any_old_base_conflicts_with_a_purge() -> Result<()> {
+    let store = memory();
+    let (node, writer) = (catalog(&store, 1), catalog(&store, 2));
+    let (entry, mut newest) = node.create_frame(&frame("t"), &schema(), false).await?;
+    let ledger = writer.ledger(&entry.location);
+    let mut bases = vec![Arc::clone(&newest)];
+    for byte in 1..4 {
+        newest = ledger.commit(newest, vec![append(byte)]).await.1;
+        bases.push(Arc::clone(&newest));
+    }
+    assert!(node.drop_frame(&frame("t"), false, true).await?);
+    for base in bases {
+        let (results, _) = ledger.commit(Arc::clone(&base), vec![append(9)]).await;
+        let refused = &results[0];
+        assert!(
+            matches!(refused, Err(Error::Conflict(Conflict::Dropped { .. }))),
+            "base {}: {refused:?}",
+            base.version
+        );
+    }
+    let left = ledger.load().await?;
+    assert!(left.is_dropped() && left.cell_count() == 0);
+    assert!(
+        node.attach_frame(&frame("u"), &entry.location)
+            .await
+            .is_err()
+    );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_conflicts_with_the_purge_of_a_damaged_frame() -> Result<()> {
+    let store = memory();
+    let (node, writer) = (catalog(&store, 1), catalog(&store, 2));
+    let (entry, snapshot) = node.create_frame(&frame("t"), &schema(), false).await?;
+    let ledger = writer.ledger(&entry.location);
+    let (_, newest) = ledger.commit(snapshot, vec![append(1)]).await;
+    let first = keys::commit(&entry.location, 0);
+    node.meadow.put(&first, Bytes::from_static(b"{")).await?;
+    // No marker can be committed; the writer has read the log before.
+    assert!(node.drop_frame(&frame("t"), false, true).await?);
+    let (results, _) = ledger.commit(newest, vec![append(2)]).await;
+    let refused = &results[0];
+    assert!(
+        matches!(refused, Err(Error::Conflict(Conflict::Dropped { .. }))),
+        "{refused:?}"
+    );
     Ok(())
 }
 
@@ -293,7 +346,7 @@ async fn cascade_drops_what_is_inside_and_nothing_else_does() -> Result<()> {
     );
     assert!(node.view().await?.frame(&frame("h.b.t")).is_ok());
     assert!(node.drop_hive(&name("h"), false, true, true).await?);
-    assert!(keys_under(&node, &entry.location).await?.is_empty());
+    assert!(is_purged(&node, &entry.location).await?);
     assert_eq!(keys_under(&node, "lake/old").await?.len(), 1);
     assert_eq!(node.view().await?.hives(), [name("default")]);
     check_invariants(&store).await?;

@@ -117,3 +117,15 @@ async fn keys_under(catalog: &Catalog, location: &str) -> Result<Vec<String>> {
         .map(|object| object.location.to_string())
         .collect())
 }
+
+/// Whether nothing but fences lies at a location: commits that are all the same.
+async fn is_purged(catalog: &Catalog, location: &str) -> Result<bool> {
+    let mut bodies = BTreeSet::new();
+    for key in keys_under(catalog, location).await? {
+        if !key.starts_with(&keys::log_prefix(location)) || !key.ends_with(".json") {
+            return Ok(false);
+        }
+        bodies.insert(catalog.meadow.get(&key).await?);
+    }
+    Ok(bodies.len() == 1 && catalog.ledger(location).load().await?.is_dropped())
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ledger::invariants;
+use crate::store::testing::FaultyStore;
 use apiary_protocol::keys;
 
 /// Eleven versions, with checkpoints at 5 and 10 when asked for.
@@ -210,4 +211,27 @@ async fn a_schema_that_cannot_be_read_names_its_log() {
     put(&ledger, &key, line.to_string()).await;
     let error = ledger.load().await.expect_err("no schema");
     assert_eq!(corrupt_key(&error), Some(&*key), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_listed_yet_is_found_by_its_first_version() {
+    let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
+    let ledger = ledger_over(Arc::clone(&store) as Arc<dyn ObjectStore>, 1);
+    assert!(matches!(ledger.load().await, Err(Error::NotFound { .. })));
+    let base = create(&ledger).await;
+    let one = commit_one(&ledger, &base, append(&ledger, &["a"]))
+        .await
+        .unwrap()
+        .snapshot;
+    for version in 0..2 {
+        store.hide(&ledger.commit_key(version));
+    }
+    let loaded = ledger.load().await.unwrap();
+    invariants::check_same_content(&loaded, &one).unwrap();
+    let first = ledger.load_version(0).await.unwrap();
+    invariants::check_same_content(&first, &base).unwrap();
+    assert!(matches!(
+        ledger.load_version(2).await,
+        Err(Error::NotFound { .. })
+    ));
 }

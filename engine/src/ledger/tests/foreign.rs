@@ -54,15 +54,17 @@ fn a_listing_takes_only_whole_checkpoints() {
         format!("{prefix}/0009.json"),
         format!("{prefix}/_commits/00000000000000000009.json"),
     ];
-    let listing = Listing::parse(prefix, keys);
+    let sized = |keys: Vec<String>| keys.into_iter().map(|key| (key, 1));
+    let listing = Listing::parse(prefix, sized(keys));
     let expected = Listing::parse(
         prefix,
-        vec![
+        sized(vec![
             keys::commit("l", 3),
+            keys::commit("l", 4),
             keys::checkpoint("l", 4),
             part(6, 2, 2),
             part(6, 1, 2),
-        ],
+        ]),
     );
     assert_eq!(listing, expected);
 }

@@ -3,10 +3,11 @@
 //! The model is the set of tokens (rows) that acknowledged writes left. Every cell's path says which
 //! tokens it holds, so a rewrite is visible as the same tokens in another cell.
 
-use super::faults::FaultyStore;
+use super::faults::RandomFaults;
 use super::*;
 use crate::host::testing::SeededEntropy;
 use crate::ledger::{Reads, invariants};
+use crate::store::testing::FaultyStore;
 use apiary_protocol::keys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -143,7 +144,10 @@ async fn run(mut writer: Writer) -> (Vec<(CommitId, u64, Done)>, BTreeMap<Commit
 
 async fn check_run(seed: u64) -> u64 {
     let clean: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let faulty = Arc::new(FaultyStore::new(Arc::clone(&clean), seed, 5));
+    let faulty = Arc::new(FaultyStore::with(
+        Arc::clone(&clean),
+        RandomFaults::new(seed, 5),
+    ));
     let observer = ledger_over(Arc::clone(&clean), seed ^ 0xffff);
     let start = create(&observer).await;
     let writers = (0..WRITERS).map(|name| {
@@ -170,7 +174,7 @@ async fn check_run(seed: u64) -> u64 {
     check_log(&observer, &newest, &acknowledged, &unknown, &mut by_version).await;
     check_rows(&newest, &by_version);
     check_ways_of_reading(&observer, &start, &newest).await;
-    faulty.faults.load(Ordering::Relaxed)
+    faulty.faults.count.load(Ordering::Relaxed)
 }
 
 /// Dense versions; each acknowledged intent in exactly one of them, the one that it was told. What
@@ -229,7 +233,7 @@ fn check_rows(newest: &Snapshot, by_version: &BTreeMap<u64, Vec<Done>>) {
     }
     let rows: Vec<String> = newest
         .cells()
-        .flat_map(|cell| tokens(&cell.add.path))
+        .flat_map(|cell| tokens(cell.add_path()))
         .collect();
     let distinct: BTreeSet<String> = rows.iter().cloned().collect();
     assert_eq!(distinct.len(), rows.len(), "a row is there twice");

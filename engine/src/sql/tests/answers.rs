@@ -225,7 +225,7 @@ async fn sums_of_claimed_sizes_do_not_overflow() {
     let rows = batch(vec![("a", numbers(0..2))]);
     world.claiming("t", &rows, r#"{"numRecords":2}"#).await;
     let name = world.name("t");
-    let add = world.snapshot(&name).cells().next().unwrap().add.clone();
+    let add = world.snapshot(&name).cells().next().unwrap().add();
     let huge = (0..4).map(|index| {
         Action::Add(Add {
             path: format!("huge{index}.parquet"),
