@@ -277,7 +277,12 @@ impl Registry {
             return Err(Refusal::HiveExists(existing.clone()));
         }
         let mut next = self.clone();
-        next.hives.insert(hive.clone(), Hive::default());
+        let mut content = Hive::default();
+        // So that `USE` of a new hive is enough to create a frame.
+        if let Some((_, box_name)) = default_names() {
+            content.boxes.insert(box_name, FrameBox::default());
+        }
+        next.hives.insert(hive.clone(), content);
         Ok(next)
     }
 
@@ -316,14 +321,18 @@ impl Registry {
         Ok(next)
     }
 
-    /// Refused while a box is left.
+    /// Refused while a box is left, but for an empty default one, which came with the hive.
     pub fn apply_drop_hive(&self, hive: &Name) -> Result<Self, Refusal> {
         let (hive, content) = self.hive(hive)?;
         let what = format!("hive {hive}");
         if default_names().is_some_and(|(h, _)| h == *hive) {
             return Err(Refusal::Permanent(what));
         }
-        if let Some(box_name) = content.boxes.keys().next() {
+        let default_box = default_names().map(|(_, box_name)| box_name);
+        let mut left = content.boxes.iter().filter(|(name, content)| {
+            Some(*name) != default_box.as_ref() || !content.frames.is_empty()
+        });
+        if let Some((box_name, _)) = left.next() {
             return Err(Refusal::NotEmpty {
                 what,
                 example: format!("box {box_name}"),

@@ -39,6 +39,7 @@ fn dropped(
 
 fn example() -> Result<Registry, Refusal> {
     let registry = Registry::initial().apply_create_hive(&name("Sales"))?;
+    let registry = registry.apply_drop_box(&name("sales"), &name("default"))?;
     let registry = registry.apply_create_box(&name("sales"), &name("größe"))?;
     let (registry, _) = made(&registry, "sales.größe.Orders", 1)?;
     let (registry, _, _) = registry.apply_reserve(&frame("default.default.half"), id(2), None)?;
@@ -90,6 +91,19 @@ fn default_default_exists_in_every_document() -> Outcome {
         read.apply_drop_box(&name("default"), &name("default")),
         Err(Refusal::Permanent(_))
     ));
+    Ok(())
+}
+
+#[test]
+fn a_hive_comes_with_a_default_box_and_goes_with_it_when_it_is_empty() -> Outcome {
+    let hive = name("sales");
+    let registry = Registry::initial().apply_create_hive(&hive)?;
+    let (filled, _) = made(&registry, "sales.default.t", 1)?;
+    assert!(matches!(
+        filled.apply_drop_hive(&hive),
+        Err(Refusal::NotEmpty { .. })
+    ));
+    assert!(registry.apply_drop_hive(&hive)?.hive(&hive).is_err());
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Torn, truncated, corrupt or missing objects give an error that names them: never a wrong or an
 //! empty answer.
 
-use apiary_tests::Bench;
-use std::path::PathBuf;
+use apiary_tests::{Bench, Random};
+use std::path::{Path, PathBuf};
 
 /// Twelve commits of one row each, a checkpoint every five.
 fn frame(bench: &Bench) -> PathBuf {
@@ -34,6 +34,18 @@ fn unreadable(bench: &Bench, named: &str) {
         finished.stderr
     );
     assert_eq!(finished.stdout, "");
+}
+
+fn a_cell(table: &Path) -> PathBuf {
+    let mut files = std::fs::read_dir(table).expect("the frame").flatten();
+    files
+        .find_map(|entry| {
+            let path = entry.path();
+            path.extension()
+                .is_some_and(|extension| extension == "parquet")
+                .then_some(path)
+        })
+        .expect("a cell")
 }
 
 fn commit(version: u64) -> String {
@@ -109,15 +121,7 @@ fn a_missing_truncated_or_foreign_cell_is_named() {
     for broken in ["missing", "truncated", "longer"] {
         let bench = Bench::new();
         let table = frame(&bench);
-        let cell = std::fs::read_dir(&table)
-            .expect("the frame")
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "parquet")
-            })
-            .expect("a cell");
+        let cell = a_cell(&table);
         let name = cell
             .file_name()
             .expect("a name")
@@ -165,4 +169,54 @@ fn a_corrupt_registry_is_named_quickly_and_other_objects_are_not_taken_for_it() 
         std::fs::write(&newest, torn).expect("torn");
         unreadable(&bench, &name);
     }
+}
+
+/// Flips one bit after another in the only cell of a frame: each query has the right answer or an
+/// error that names the cell.
+fn flip_bits(make: &str, row_group_rows: &str, flips: u32, seed: u64) {
+    let bench = Bench::new();
+    bench.run(["sql", "--set", row_group_rows, make]).success();
+    let table = bench.meadow().join("default/default/t");
+    let cell = a_cell(&table);
+    let name = cell.file_name().expect("a name").to_string_lossy();
+    let whole = std::fs::read(&cell).expect("the cell");
+    let queries = [
+        "SELECT sum(id), sum(k), max(text), min(text), count(text) FROM t",
+        "SELECT id, k, text FROM t WHERE id BETWEEN 1500 AND 1510 ORDER BY id",
+    ];
+    let answers = queries.map(|query| bench.sql(query));
+    let mut random = Random(seed);
+    let mut errors = 0;
+    for _ in 0..flips {
+        let mut body = whole.clone();
+        let place = random.below(body.len() as u64) as usize;
+        let bit = random.below(8);
+        body[place] ^= 1 << bit;
+        std::fs::write(&cell, &body).expect("a changed cell");
+        for (query, answer) in queries.iter().zip(&answers) {
+            let finished = bench.run(["sql", "--format", "csv", query]);
+            if finished.code == Some(0) {
+                assert_eq!(&finished.stdout, answer, "byte {place}, bit {bit}: {query}");
+            } else {
+                assert!(finished.stderr.contains(&*name), "{finished:?}");
+                assert_eq!(finished.code, Some(3), "{finished:?}");
+                errors += 1;
+            }
+        }
+    }
+    assert!(errors >= flips / 2, "{errors} errors of {flips} changes");
+}
+
+#[test]
+fn a_changed_bit_in_a_small_cell_is_named() {
+    let make = "CREATE TABLE t AS SELECT value AS id, value * 7919 % 1000 AS k, \
+                'text ' || (value % 97) AS text FROM generate_series(0, 2999)";
+    flip_bits(make, "row_group_rows=700", 40, 7);
+}
+
+#[test]
+fn a_changed_bit_in_a_cell_of_many_blocks_is_named() {
+    let make = "CREATE TABLE t AS SELECT value AS id, value * 7919 % 1000003 AS k, \
+                md5(value::VARCHAR) AS text FROM generate_series(0, 149999)";
+    flip_bits(make, "row_group_rows=100000", 20, 8);
 }

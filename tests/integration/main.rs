@@ -6,6 +6,7 @@ mod benchmarks;
 mod corruption;
 mod documentation;
 mod faults;
+mod inserts;
 mod interoperability;
 mod keeper;
 mod s3;

@@ -51,10 +51,10 @@ fn hives_and_boxes_are_made_shown_used_and_dropped() {
             ("USE HIVE farm", "message\nusing farm.default\n"),
             ("CREATE SCHEMA IF NOT EXISTS field", ""),
             ("CREATE SCHEMA barn", ""),
-            ("SHOW SCHEMAS", "box\nbarn\nfield\n"),
+            ("SHOW SCHEMAS", "box\nbarn\ndefault\nfield\n"),
             ("SHOW BOXES LIKE 'b%'", "box\nbarn\n"),
             ("SHOW BOXES IN default", "box\ndefault\n"),
-            ("SHOW BOXES FROM farm LIKE '%e%'", "box\nfield\n"),
+            ("SHOW BOXES FROM farm LIKE '%e%'", "box\ndefault\nfield\n"),
             ("USE BOX barn", "message\nusing farm.barn\n"),
             ("USE DATABASE default", "message\nusing default.default\n"),
             ("USE SCHEMA \"default\"", "message\nusing default.default\n"),
@@ -68,6 +68,8 @@ fn hives_and_boxes_are_made_shown_used_and_dropped() {
             ("SHOW HIVES", "hive\ndefault\n"),
         ],
     );
+    bench.sql("CREATE DATABASE d; USE d; CREATE TABLE t (a INT)");
+    assert_eq!(bench.sql("SHOW TABLES IN d.default"), "frame\nt\n");
     bench.sql("CREATE HIVE h; CREATE BOX h.b; CREATE FRAME h.b.t (a INT)");
     check_refused(
         &bench,
@@ -93,7 +95,7 @@ fn hives_and_boxes_are_made_shown_used_and_dropped() {
         &bench,
         &[
             ("DROP BOX h.b CASCADE", ""),
-            ("SHOW BOXES IN h", "box\n"),
+            ("SHOW BOXES IN h", "box\ndefault\n"),
             ("DROP HIVE h RESTRICT", ""),
         ],
     );

@@ -146,6 +146,12 @@ impl Catalog {
             match results.pop() {
                 Some(Ok(_)) => return Ok(()),
                 Some(Err(Error::Conflict(_))) => self.pause(attempt).await,
+                // Another client's features: we may read it and not write. Nor may any writer of
+                // ours, so there is none to stop.
+                Some(Err(error @ Error::Unsupported(_))) => {
+                    tracing::warn!(frame = %name, %error, "dropped without a marker in its ledger");
+                    return Ok(());
+                }
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::Bug("a commit without a result".into())),
             }

@@ -4,6 +4,7 @@
 //! rows ready; each column is one encoder's, so the bytes are the same however many tasks there are.
 //! Row groups end at a number of rows or of encoded bytes, whichever comes first.
 
+use super::checksums::{self, Recorder, chunk_ranges};
 use super::statistics::{self, NanWatch};
 use super::upload::Upload;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 const CREATED_BY: &str = concat!("apiary version ", env!("CARGO_PKG_VERSION"));
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
+/// The magic that begins a Parquet file.
+const HEADER_BYTES: usize = 4;
 /// Fewer rows are encoded where they are.
 const ROWS_WORTH_A_TASK: usize = 4096;
 
@@ -112,6 +115,9 @@ pub struct CellWriter {
     factory: ArrowRowGroupWriterFactory,
     sink: Sink,
     upload: Upload,
+    checksums: Recorder,
+    /// Bytes of the file that are with the upload.
+    drained_bytes: u64,
     encoders: Option<Encoders>,
     running: Vec<AbortOnDropHandle<Result<()>>>,
     running_bytes: usize,
@@ -154,6 +160,8 @@ impl CellWriter {
             factory,
             sink,
             upload,
+            checksums: Recorder::default(),
+            drained_bytes: 0,
             encoders: None,
             running: Vec::new(),
             running_bytes: 0,
@@ -325,19 +333,49 @@ impl CellWriter {
         group.close().map_err(parquet_error)?;
         self.group_rows = 0;
         self.measure();
-        self.drain().await
+        self.drain_group().await
     }
 
-    async fn drain(&mut self) -> Result<()> {
+    /// Hands the bytes of the row group that was closed last to the upload.
+    async fn drain_group(&mut self) -> Result<()> {
+        let unwritten = |error: std::io::Error| parquet_error(error.into());
+        self.file.flush().map_err(unwritten)?;
         let bytes = std::mem::take(&mut *self.sink.0.lock());
+        for range in self
+            .file
+            .flushed_row_groups()
+            .last()
+            .into_iter()
+            .flat_map(|g| chunk_ranges(g))
+        {
+            let place = |at: u64| usize::try_from(at.checked_sub(self.drained_bytes)?).ok();
+            let chunk = place(range.start).zip(place(range.end));
+            let chunk = chunk.and_then(|(start, end)| bytes.get(start..end));
+            let chunk =
+                chunk.ok_or_else(|| Error::Bug("a column is not where it was put".into()))?;
+            self.checksums.add_chunk(chunk);
+        }
+        self.drained_bytes += bytes.len() as u64;
+        self.upload.append(bytes.into()).await
+    }
+
+    /// Hands page indexes and footer to the upload, with their checksums.
+    async fn drain_footer(&mut self) -> Result<()> {
+        let mut bytes = std::mem::take(&mut *self.sink.0.lock());
+        // A file without a row group begins here, with its magic.
+        let index_at = HEADER_BYTES.saturating_sub(self.drained_bytes as usize);
+        checksums::seal(&mut bytes, index_at)
+            .ok_or_else(|| Error::Bug("a footer has no place for its checksum".into()))?;
+        self.drained_bytes += bytes.len() as u64;
         self.upload.append(bytes.into()).await
     }
 
     /// Writes the footer; what is left is to finish the upload.
     pub async fn finish(mut self) -> Result<EncodedCell> {
         self.close_group().await?;
+        self.file.append_key_value_metadata(self.checksums.entry());
         let metadata = self.file.finish().map_err(parquet_error)?;
-        self.drain().await?;
+        self.drain_footer().await?;
         let stats = statistics::describe(self.format.schema.fields(), &metadata, &self.nans);
         Ok(EncodedCell {
             upload: self.upload,

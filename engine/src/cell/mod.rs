@@ -11,6 +11,7 @@
 
 mod accept;
 mod cast;
+pub(crate) mod checksums;
 mod encode;
 mod partition;
 mod sort;

@@ -7,12 +7,12 @@ use super::accept::at_row;
 use super::statistics::decimal_text;
 use crate::error::{Error, Result};
 use apiary_protocol::delta::StringMap;
-use apiary_protocol::delta::paths::partition_segment;
+use apiary_protocol::delta::paths::{NULL_PARTITION, partition_segment};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::*;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
-use chrono::DateTime;
+use chrono::{DateTime, Datelike, Utc};
 use std::collections::HashMap;
 
 /// One part of a path on most file systems.
@@ -144,9 +144,8 @@ impl Partitioner {
 pub fn partition_value(column: &ArrayRef, row: usize) -> std::result::Result<String, String> {
     let micros = |pattern: &str| {
         let value = column.as_primitive::<TimestampMicrosecondType>().value(row);
-        DateTime::from_timestamp_micros(value)
+        common_time(DateTime::from_timestamp_micros(value))
             .map(|time| time.format(pattern).to_string())
-            .ok_or_else(|| "is a time beyond the calendar".to_string())
     };
     let text = match column.data_type() {
         DataType::Boolean => column.as_boolean().value(row).to_string(),
@@ -161,6 +160,12 @@ pub fn partition_value(column: &ArrayRef, row: usize) -> std::result::Result<Str
             decimal_text(column.as_primitive::<Decimal128Type>().value(row), *scale)
         }
         DataType::Timestamp(_, _) => micros("%Y-%m-%d %H:%M:%S%.6f")?,
+        DataType::Date32 => {
+            let days = i64::from(column.as_primitive::<Date32Type>().value(row));
+            common_time(DateTime::from_timestamp(days * 86_400, 0))?
+                .format("%Y-%m-%d")
+                .to_string()
+        }
         DataType::Utf8 => column.as_string::<i32>().value(row).to_string(),
         DataType::Binary => std::str::from_utf8(column.as_binary::<i32>().value(row))
             .map_err(|_| "is binary that is not UTF-8, which a path cannot spell".to_string())?
@@ -170,7 +175,20 @@ pub fn partition_value(column: &ArrayRef, row: usize) -> std::result::Result<Str
     if text.is_empty() {
         return Err("is empty, which readers take for null; give the row a value".into());
     }
+    if text == NULL_PARTITION {
+        return Err("is the word that readers take for null; give the row another value".into());
+    }
     Ok(text)
+}
+
+/// Other years have a sign or another number of digits, and no reader finds its way back from them.
+fn common_time(time: Option<DateTime<Utc>>) -> std::result::Result<DateTime<Utc>, String> {
+    time.filter(|time| (1..=9999).contains(&time.year()))
+        .ok_or_else(|| {
+            "is outside the years 1 to 9999, which a path cannot spell; change the value or \
+             partition by another column"
+                .to_string()
+        })
 }
 
 fn float_text(value: f64, finite: impl Fn() -> String) -> String {

@@ -132,7 +132,8 @@ impl Ledger {
         }
     }
 
-    /// Creates a version; whatever goes wrong, the object decides.
+    /// Creates a version. The store has read back what it could; after an unknown outcome another's
+    /// object still decides, but ours does not: it may be there and not survive a power cut.
     async fn put_commit(&self, version: u64, body: Bytes) -> Result<Put> {
         let key = self.commit_key(version);
         let error = match self.meadow.create(&key, body.clone()).await {
@@ -141,10 +142,8 @@ impl Ledger {
             Err(error) => error,
         };
         match self.meadow.get(&key).await {
-            Ok(Some(found)) if found == body => Ok(Put::Landed),
-            Ok(Some(found)) => Ok(Put::Lost(found)),
-            // With an unknown outcome, the put may still be on its way.
-            Ok(None) | Err(_) => Err(error),
+            Ok(Some(found)) if found != body => Ok(Put::Lost(found)),
+            _ => Err(error),
         }
     }
 

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::store::Meadow;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{DeletionVector, crc32};
+use futures::future::try_join;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 /// First four bytes of a vector in the portable format, little endian.
@@ -17,6 +20,9 @@ const FILE_VERSION: u8 = 1;
 
 /// A vector of 128 MiB marks a billion scattered rows: more than one cell holds.
 const VECTOR_BYTES_MAX: i32 = 128 << 20;
+
+/// A vector that begins within so many bytes is read together with the file's first byte.
+const NEAR_BYTES: u64 = 64 << 10;
 
 /// Reads the rows that a vector deletes, as indices into the cell's file. `location` is the frame's.
 pub async fn read_deletion_vector(
@@ -116,36 +122,66 @@ fn path_under(meadow: &Meadow, location: &str, absolute: &str) -> Result<String,
     decode_path(inside).map_err(|error| error.to_string())
 }
 
-/// Files hold many small vectors and are small themselves, so one is read whole.
+/// Files hold the vectors of many cells, so only this one's bytes are read: its size, itself and its
+/// checksum, and the version in the file's first byte.
 async fn read_file(meadow: &Meadow, key: &str, vector: &DeletionVector) -> Result<Vec<u8>> {
+    const TORN: &str = "the vector in it is torn or has another size or checksum";
     let corrupt = |reason: &str| Error::corrupt(key, reason);
-    let file = meadow.get(key).await?;
-    let file = file.ok_or_else(|| corrupt("it is missing and a cell refers to it"))?;
-    if file.first() != Some(&FILE_VERSION) {
+    let path = Path::parse(key).map_err(|error| corrupt(&error.to_string()))?;
+    let size = vector.size_in_bytes.unsigned_abs();
+    // Behind the file's version byte when nothing is said.
+    let start = u64::try_from(vector.offset.unwrap_or(1))
+        .map_err(|_| corrupt("the vector's offset is below zero"))?;
+    let end = start + 8 + u64::from(size);
+    let store = meadow.object_store();
+    let read = async {
+        if start > NEAR_BYTES {
+            return try_join(
+                store.get_range(&path, 0..1),
+                store.get_range(&path, start..end),
+            )
+            .await;
+        }
+        let mut version = store.get_range(&path, 0..end).await?;
+        let framed = version.split_off(version.len().min(start as usize));
+        Ok((version, framed))
+    };
+    let (version, framed) = match read.await {
+        Ok(parts) => parts,
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err(corrupt("it is missing and a cell refers to it"));
+        }
+        // Stores differ in what they answer to a range beyond the end.
+        Err(error) => match store.head(&path).await {
+            Ok(meta) if meta.size < end => return Err(corrupt(TORN)),
+            _ => {
+                return Err(Error::Store {
+                    action: "reading",
+                    key: key.into(),
+                    source: error,
+                });
+            }
+        },
+    };
+    if version.first() != Some(&FILE_VERSION) {
         return Err(corrupt("it is empty or of an unknown version"));
     }
-    let size = vector.size_in_bytes.unsigned_abs() as usize;
-    // Behind the file's version byte when nothing is said.
-    let start = vector.offset.unwrap_or(1).unsigned_abs() as usize;
-    let framed = file.get(start..).and_then(|rest| {
-        let (announced, rest) = rest.split_first_chunk::<4>()?;
-        let (bitmap, rest) = rest.split_at_checked(size)?;
-        let (checksum, _) = rest.split_first_chunk::<4>()?;
-        Some((
-            u32::from_be_bytes(*announced),
-            bitmap,
-            u32::from_be_bytes(*checksum),
-        ))
-    });
+    let framed = framed
+        .split_first_chunk::<4>()
+        .and_then(|(announced, rest)| {
+            let (bitmap, rest) = rest.split_at_checked(size as usize)?;
+            let (checksum, _) = rest.split_first_chunk::<4>()?;
+            Some((
+                u32::from_be_bytes(*announced),
+                bitmap,
+                u32::from_be_bytes(*checksum),
+            ))
+        });
     match framed {
-        Some((announced, bitmap, checksum))
-            if announced as usize == size && crc32(bitmap) == checksum =>
-        {
+        Some((announced, bitmap, checksum)) if announced == size && crc32(bitmap) == checksum => {
             Ok(bitmap.to_vec())
         }
-        _ => Err(corrupt(
-            "the vector in it is torn or has another size or checksum",
-        )),
+        _ => Err(corrupt(TORN)),
     }
 }
 

@@ -219,7 +219,10 @@ impl Replay {
             .map_err(|error| Error::Unsupported(format!("{error} (table {})", self.location)))?;
         let schema = match self.schema {
             Some(schema) => schema,
-            None => Arc::new(FrameSchema::from_metadata(&metadata)?),
+            None => {
+                let schema = FrameSchema::from_metadata(&metadata);
+                Arc::new(schema.map_err(|error| in_ledger(error, &key(version)))?)
+            }
         };
         Ok(Snapshot {
             location: self.location,
@@ -236,5 +239,17 @@ impl Replay {
             recent: self.recent,
             derived: OnceLock::new(),
         })
+    }
+}
+
+/// Names the commit up to which a schema that cannot be read was read.
+fn in_ledger(error: Error, key: &str) -> Error {
+    match error {
+        Error::Corrupt { key: part, reason } => Error::corrupt(
+            key,
+            format!("{part}, here or in a commit before it: {reason}"),
+        ),
+        Error::Unsupported(what) => Error::Unsupported(format!("{what} (log up to {key})")),
+        error => error,
     }
 }

@@ -11,6 +11,7 @@
 //! - Null counts of lists, maps and structs are those of the Parquet leaves inside (delta-rs).
 
 use crate::ledger::Cell;
+use apiary_protocol::delta::paths::NULL_PARTITION;
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
     Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
@@ -23,9 +24,6 @@ use arrow::error::ArrowError;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use datafusion::common::ColumnStatistics;
 use std::sync::{Arc, OnceLock};
-
-/// The directory value that stands for a null partition value; some writers put it into the log too.
-const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Unscaled decimals below this have at most 15 digits, which a float64 gives back unchanged.
 const FLOAT_SAFE: i128 = 1_000_000_000_000_000;
@@ -252,7 +250,8 @@ pub(super) fn partition_bounds(values: ArrayRef, rows: &[Option<u64>]) -> Bounds
     }
 }
 
-/// The value of a partition column as the log has it; an empty text is a null, as Delta says.
+/// The value of a partition column as the log has it; an empty text is a null, as Delta says, and some
+/// writers put the directory's word for a null into the log.
 pub(super) fn partition_text<'a>(cell: &'a Cell, column: &str) -> Option<&'a str> {
     let value = cell.partition_value(column)?;
     (!value.is_empty() && value != NULL_PARTITION).then_some(value)

@@ -1,14 +1,16 @@
 //! The rows of INSERT: a query whose columns are brought to the names, and where SQL wants it the
 //! types, of a frame.
 //!
-//! Literals are written as text and numbers, so text and numbers are cast to what the column is;
-//! whether every other value fits is checked where cells are written, which knows the row.
+//! Literals are written as text and numbers, so literals are cast to what the column is. Everything
+//! else goes to the writer as it is, which casts what loses nothing, value by value, fields of structs
+//! by their names, and knows the row that does not fit: the same rules as for any other write.
 
 use super::plan::plan_query;
 use super::{Crew, Environment, PlannedQuery, Session};
 use crate::error::{Error, Result};
 use crate::schema::FrameSchema;
 use arrow::datatypes::{DataType, FieldRef};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, cast};
 use datafusion::physical_plan::ExecutionPlan;
@@ -43,7 +45,17 @@ pub async fn plan_insert(
     let expressions = targets.iter().enumerate().map(|(index, target)| {
         let from = planned.schema.field(index);
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(from.name(), index));
-        let value = match is_cast(from.data_type(), target.data_type()) {
+        let is_literal = planned.literals.get(index) == Some(&true);
+        if !shares_names(from.data_type(), target.data_type()) {
+            return Err(Error::rejected(format!(
+                "column {}: is {} and the column is {}, which has none of these fields; name the \
+                 fields, as in named_struct('field', value)",
+                target.name(),
+                from.data_type(),
+                target.data_type()
+            )));
+        }
+        let value = match is_literal && is_cast(from.data_type(), target.data_type()) {
             true => cast(column, &planned.schema, target.data_type().clone())?,
             false => column,
         };
@@ -107,7 +119,62 @@ fn is_cast(from: &DataType, to: &DataType) -> bool {
         (from, DataType::Decimal128(..)) => from.is_numeric(),
         (from, DataType::Float32 | DataType::Float64) => from.is_integer() || from.is_decimal(),
         (DataType::Date32, DataType::Timestamp(..)) => true,
-        (DataType::List(_) | DataType::Struct(_) | DataType::Map(..), _) => true,
+        _ => false,
+    }
+}
+
+/// False when a struct would bring no field along: the writer fills what is missing with nulls.
+fn shares_names(from: &DataType, to: &DataType) -> bool {
+    use DataType::{FixedSizeList, LargeList, List, Struct};
+    match (from, to) {
+        (Struct(given), Struct(wanted)) => given.iter().any(|field| {
+            let name = field.name().to_lowercase();
+            let mut wanted = wanted.iter();
+            wanted.any(|wanted| wanted.name().to_lowercase() == name)
+        }),
+        (List(given) | LargeList(given) | FixedSizeList(given, _), List(wanted)) => {
+            shares_names(given.data_type(), wanted.data_type())
+        }
+        _ => true,
+    }
+}
+
+/// For each column of a plan whether all its values are written in the statement.
+pub(super) fn literals(plan: &LogicalPlan) -> Vec<bool> {
+    (0..plan.schema().fields().len())
+        .map(|index| is_literal(plan, index))
+        .collect()
+}
+
+fn unaliased(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Alias(alias) => unaliased(&alias.expr),
+        other => other,
+    }
+}
+
+fn is_literal(plan: &LogicalPlan, index: usize) -> bool {
+    match plan {
+        LogicalPlan::Values(_) => true,
+        LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
+        LogicalPlan::Projection(projection) => match projection.expr.get(index).map(unaliased) {
+            Some(Expr::Literal(..)) => true,
+            Some(Expr::Column(column)) => {
+                let input = &projection.input;
+                let place = input.schema().maybe_index_of_column(column);
+                place.is_some_and(|place| is_literal(input, place))
+            }
+            _ => false,
+        },
+        LogicalPlan::Union(union) => union.inputs.iter().all(|input| is_literal(input, index)),
+        LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Repartition(_) => {
+            let inputs = plan.inputs();
+            inputs.len() == 1 && inputs.iter().all(|input| is_literal(input, index))
+        }
         _ => false,
     }
 }

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod codec;
+mod deletions;
 mod dialect;
 mod explain;
 mod insert;
@@ -220,6 +221,8 @@ pub struct PlannedQuery {
     pub frames: Vec<(FrameName, Arc<Snapshot>)>,
     /// Bytes of the cells that are left after pruning.
     pub scan_bytes: u64,
+    /// For each column whether all its values are written in the statement.
+    pub literals: Vec<bool>,
 }
 
 /// Makes the meadow known to a runtime under the synthetic URL.

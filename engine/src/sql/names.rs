@@ -4,6 +4,7 @@
 //! the same thing. Within one query a frame is looked up once, whatever it is called and however
 //! often: QUERY-1.
 
+use super::plan::SNAPSHOTS_AT_ONCE;
 use super::provider::FrameProvider;
 use super::{Environment, Session};
 use crate::catalog::RegistryView;
@@ -13,8 +14,9 @@ use apiary_protocol::names::{FrameName, Name};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::datasource::TableType;
+use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -72,6 +74,8 @@ pub(super) struct QueryFrames {
     environment: Environment,
     view: Arc<RegistryView>,
     met: Mutex<BTreeMap<FrameName, Arc<OnceCell<Arc<FrameProvider>>>>>,
+    /// Frames that `fetch_all` could not read.
+    unreadable: Mutex<BTreeSet<FrameName>>,
 }
 
 impl QueryFrames {
@@ -80,6 +84,7 @@ impl QueryFrames {
             environment: environment.clone(),
             view,
             met: Mutex::default(),
+            unreadable: Mutex::default(),
         })
     }
 
@@ -98,6 +103,26 @@ impl QueryFrames {
             )))
         });
         made.await.cloned()
+    }
+
+    /// Fetches every frame, for the lists of `information_schema`, which would otherwise wait for one
+    /// after the other. An unreadable frame is missing in those lists and logged; a query that names
+    /// it fails and says why.
+    pub async fn fetch_all(&self) {
+        let mut names = vec![];
+        for hive in self.view.hives() {
+            for box_name in self.view.boxes(&hive).unwrap_or_default() {
+                let frames = self.view.frames(&hive, &box_name).unwrap_or_default();
+                names.extend(frames.into_iter().map(|entry| entry.name));
+            }
+        }
+        let fetched = stream::iter(names).map(|name| async move {
+            if let Err(error) = self.frame(&name).await {
+                tracing::warn!(frame = %name, %error, "left out of information_schema");
+                self.unreadable.lock().insert(name);
+            }
+        });
+        fetched.buffer_unordered(SNAPSHOTS_AT_ONCE).collect().await
     }
 
     /// What was met, in the order of the names.
@@ -213,6 +238,7 @@ impl SchemaProvider for FrameBox {
         name: &str,
     ) -> datafusion::common::Result<Option<Arc<dyn TableProvider>>> {
         match self.name(name) {
+            Some(name) if self.frames.unreadable.lock().contains(&name) => Ok(None),
             Some(name) => Ok(Some(self.frames.frame(&name).await?)),
             None => Ok(None),
         }

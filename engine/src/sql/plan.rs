@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Snapshots that one query fetches at the same time.
-const SNAPSHOTS_AT_ONCE: usize = 16;
+pub(super) const SNAPSHOTS_AT_ONCE: usize = 16;
 
 /// Build sides of a hash join up to here are collected whole instead of being repartitioned: then
 /// the small side of a semi join is the one that is built (a third of Q18's time).
@@ -79,6 +79,7 @@ pub async fn plan_query(
         plan,
         context: state.task_ctx(),
         frames: frames.snapshots(),
+        literals: super::insert::literals(&logical),
     })
 }
 
@@ -89,6 +90,13 @@ async fn fetch_snapshots(
     statement: &DfStatement,
 ) -> Result<Vec<Error>> {
     let (references, _) = resolve_table_references(statement, true)?;
+    let asks_for_all = |reference: &TableReference| {
+        reference.schema() == Some(INFORMATION_SCHEMA)
+            && matches!(reference.table(), "columns" | "views")
+    };
+    if references.iter().any(asks_for_all) {
+        frames.fetch_all().await;
+    }
     let names = references
         .iter()
         .filter(|reference| reference.schema() != Some(INFORMATION_SCHEMA));

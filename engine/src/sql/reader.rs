@@ -4,6 +4,7 @@
 //! missing, has another size than the ledger says, or cannot be understood is an error that names
 //! it; it is never fewer rows.
 
+use crate::cell::checksums::Checksums;
 use crate::error::Error;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -55,9 +56,24 @@ struct FooterCacheInner {
     bytes: usize,
 }
 
+/// What a cell says of itself.
+#[derive(Clone, Debug)]
+struct Known {
+    metadata: Arc<ParquetMetaData>,
+    /// Cells of other writers have none.
+    checksums: Option<Arc<Checksums>>,
+}
+
+impl Known {
+    fn memory_bytes(&self) -> usize {
+        let checksums = self.checksums.as_ref();
+        self.metadata.memory_size() + checksums.map_or(0, |checksums| checksums.memory_bytes())
+    }
+}
+
 #[derive(Debug)]
 struct Footer {
-    metadata: Arc<ParquetMetaData>,
+    known: Known,
     size_bytes: u64,
     used: u64,
     memory_bytes: usize,
@@ -76,7 +92,7 @@ impl FooterCache {
         self.inner.lock().bytes
     }
 
-    fn get(&self, key: &Path, size_bytes: u64) -> Option<Arc<ParquetMetaData>> {
+    fn get(&self, key: &Path, size_bytes: u64) -> Option<Known> {
         let mut inner = self.inner.lock();
         inner.uses += 1;
         let uses = inner.uses;
@@ -84,15 +100,15 @@ impl FooterCache {
             .entries
             .get_mut(key)
             .filter(|footer| footer.size_bytes == size_bytes)?;
-        let metadata = Arc::clone(&footer.metadata);
+        let known = footer.known.clone();
         let before = std::mem::replace(&mut footer.used, uses);
         inner.by_use.remove(&before);
         inner.by_use.insert(uses, key.clone());
-        Some(metadata)
+        Some(known)
     }
 
-    fn put(&self, key: &Path, size_bytes: u64, metadata: &Arc<ParquetMetaData>) {
-        let memory_bytes = metadata.memory_size();
+    fn put(&self, key: &Path, size_bytes: u64, known: &Known) {
+        let memory_bytes = known.memory_bytes();
         if memory_bytes > self.bytes_max / 4 {
             return;
         }
@@ -103,7 +119,7 @@ impl FooterCache {
         inner.bytes += memory_bytes;
         inner.by_use.insert(used, key.clone());
         let footer = Footer {
-            metadata: Arc::clone(metadata),
+            known: known.clone(),
             size_bytes,
             used,
             memory_bytes,
@@ -170,11 +186,12 @@ impl CellReaders {
             key: key.clone(),
             size_bytes,
             whole: None,
+            checksums: None,
             requests: Count::new(),
             read_bytes: Count::new(),
             open: None,
         };
-        reader.read_footer().await.map(|(metadata, _)| metadata)
+        reader.read_footer().await.map(|(known, _)| known.metadata)
     }
 }
 
@@ -204,6 +221,7 @@ impl ParquetFileReaderFactory for CellReaders {
             key,
             size_bytes: file.object_meta.size,
             whole: None,
+            checksums: None,
             requests: counter("meadow_requests"),
             read_bytes: counter("meadow_read_bytes"),
             open: Some(open),
@@ -238,6 +256,8 @@ struct CellReader {
     size_bytes: u64,
     /// All of a small cell.
     whole: Option<Bytes>,
+    /// Known once the footer is.
+    checksums: Option<Arc<Checksums>>,
     requests: Count,
     read_bytes: Count,
     #[expect(dead_code, reason = "held for its drop")]
@@ -302,9 +322,9 @@ impl CellReader {
 
     /// The footer, with the page index when that costs no further request; and the whole cell when it
     /// is small.
-    async fn read_footer(&self) -> Result<(Arc<ParquetMetaData>, Option<Bytes>), Error> {
-        if let Some(metadata) = self.footers.get(&self.key, self.size_bytes) {
-            return Ok((metadata, None));
+    async fn read_footer(&self) -> Result<(Known, Option<Bytes>), Error> {
+        if let Some(known) = self.footers.get(&self.key, self.size_bytes) {
+            return Ok((known, None));
         }
         if self.size_bytes == 0 {
             return Err(match self.store.head(&self.key).await {
@@ -339,14 +359,34 @@ impl CellReader {
                 DecodeResult::Finished => return Err(self.corrupt("it has no footer")),
             }
         };
+        let checksums = Checksums::read(&metadata, &bytes, self.size_bytes)
+            .map_err(|reason| self.corrupt(reason))?;
+        if let Some(checksums) = &checksums {
+            let index = checksums.index();
+            if range.start <= index.start {
+                let offset = |at: u64| (at - range.start) as usize;
+                let bytes = bytes.get(offset(index.start)..offset(index.end));
+                self.check(checksums, &index, bytes.unwrap_or_default())?;
+            }
+        }
         let mut decoder = self.decoder(PageIndexPolicy::Optional, &range, &bytes)?;
         let metadata = match decoder.try_decode() {
             Ok(DecodeResult::Data(with_index)) => with_index,
             _ => metadata,
         };
-        let metadata = Arc::new(without_float_bounds(metadata).map_err(|e| self.corrupt(e))?);
-        self.footers.put(&self.key, self.size_bytes, &metadata);
-        Ok((metadata, (range.start == 0).then_some(bytes)))
+        let known = Known {
+            metadata: Arc::new(without_float_bounds(metadata).map_err(|e| self.corrupt(e))?),
+            checksums: checksums.map(Arc::new),
+        };
+        self.footers.put(&self.key, self.size_bytes, &known);
+        Ok((known, (range.start == 0).then_some(bytes)))
+    }
+
+    fn check(&self, checksums: &Checksums, range: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
+        match checksums.are_right(range, bytes) {
+            true => Ok(()),
+            false => Err(self.corrupt(format!("bytes {range:?} are not those that were written"))),
+        }
     }
 
     fn decoder(
@@ -362,6 +402,27 @@ impl CellReader {
             .push_range(range.clone(), bytes.clone())
             .map_err(|error| self.corrupt(error))?;
         Ok(decoder)
+    }
+
+    /// Reads ranges and, in cells of ours, checks them.
+    async fn read_checked(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+        let Some(checksums) = self.checksums.clone() else {
+            return self.read_many(ranges).await;
+        };
+        let widened = ranges.iter().map(|range| checksums.widen(range));
+        let widened: Option<Vec<Range<u64>>> = widened.collect();
+        let widened =
+            widened.ok_or_else(|| self.corrupt("its footer points outside its columns"))?;
+        let mut parts = self.read_many(widened.clone()).await?;
+        for ((range, widened), bytes) in ranges.iter().zip(&widened).zip(&mut parts) {
+            self.check(&checksums, widened, bytes)?;
+            let offset = |at: u64| (at - widened.start) as usize;
+            if bytes.len() < offset(range.end) {
+                return Err(self.corrupt(format!("bytes {widened:?} came back short")));
+            }
+            *bytes = bytes.slice(offset(range.start)..offset(range.end));
+        }
+        Ok(parts)
     }
 
     async fn read_many(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
@@ -454,7 +515,7 @@ fn external(error: Error) -> ParquetError {
 impl AsyncFileReader for CellReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
-            let mut parts = self.read_many(vec![range]).await?;
+            let mut parts = self.read_checked(vec![range]).await?;
             parts.pop().ok_or_else(|| self.corrupt("nothing came back"))
         }
         .map_err(external)
@@ -465,7 +526,7 @@ impl AsyncFileReader for CellReader {
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { self.read_many(ranges).await }
+        async move { self.read_checked(ranges).await }
             .map_err(external)
             .boxed()
     }
@@ -475,9 +536,9 @@ impl AsyncFileReader for CellReader {
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            let (metadata, whole) = self.read_footer().await?;
-            self.whole = whole;
-            Ok(metadata)
+            let (known, whole) = self.read_footer().await?;
+            (self.whole, self.checksums) = (whole, known.checksums);
+            Ok(known.metadata)
         }
         .map_err(external)
         .boxed()

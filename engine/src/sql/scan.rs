@@ -9,6 +9,7 @@
 //! returns fewer rows than the snapshot has: a missing, resized or unreadable cell is an error.
 
 use super::bounds::{partition_array, partition_text};
+use super::deletions::{Deletions, LiveRows, LiveSource};
 use super::pieces::{Piece, partition_cells};
 use super::reader::CellReaders;
 use super::{Caches, MEADOW_URL};
@@ -23,12 +24,12 @@ use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, ScalarValue, Statistics};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
-use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -46,7 +47,6 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -159,6 +159,11 @@ impl FrameScanExec {
         ledger::total_bytes(&self.cells)
     }
 
+    fn has_deletions(&self) -> bool {
+        let mut cells = self.cells.iter();
+        cells.any(|cell| cell.deletion_vector().is_some())
+    }
+
     /// Cells that are left after pruning.
     pub fn kept_cells(&self) -> usize {
         self.cells.len()
@@ -178,7 +183,7 @@ impl FrameScanExec {
     }
 
     /// DataFusion's scan of the cells: the template with files.
-    async fn make_scan(&self) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn make_scan(&self, pool: &Arc<dyn MemoryPool>) -> DfResult<Arc<dyn ExecutionPlan>> {
         let (config, table) = self.table()?;
         let values = self.partition_values(table)?;
         let mut files = Vec::with_capacity(self.cells.len());
@@ -189,15 +194,15 @@ impl FrameScanExec {
                 .collect::<DfResult<Vec<_>>>()?;
             let key = cell_key(&self.identity.location, cell.add_path())?;
             let mut file = PartitionedFile::new_from_meta(ObjectMeta {
-                location: key.clone(),
+                location: key,
                 last_modified: modified_at(cell),
                 size: cell.size_bytes(),
                 e_tag: None,
                 version: None,
             })
             .with_partition_values(partition_values);
-            if let Some(selection) = self.live_rows(cell, &key).await? {
-                file = file.with_extension(ParquetRowSelection::new(selection));
+            if cell.deletion_vector().is_some() {
+                file = file.with_extension(Deletions(Arc::clone(cell)));
             }
             files.push(file);
         }
@@ -225,6 +230,17 @@ impl FrameScanExec {
             .clone()
             .with_parquet_file_reader_factory(Arc::clone(&self.readers) as _);
         config.file_source = Arc::new(source);
+        if self.has_deletions() {
+            config.file_source = Arc::new(LiveSource {
+                inner: config.file_source,
+                live: LiveRows {
+                    readers: Arc::clone(&self.readers),
+                    meadow: self.meadow.clone(),
+                    location: self.identity.location.clone(),
+                    pool: Arc::clone(pool),
+                },
+            });
+        }
         Ok(DataSourceExec::from_data_source(config))
     }
 
@@ -243,50 +259,13 @@ impl FrameScanExec {
         table.table_partition_cols().iter().map(column).collect()
     }
 
-    /// The rows of a cell that its deletion vector leaves; `None` when it has none.
-    async fn live_rows(&self, cell: &Cell, key: &Path) -> Result<Option<RowSelection>> {
-        let Some(vector) = cell.deletion_vector() else {
-            return Ok(None);
-        };
-        let rows = match cell.rows {
-            Some(rows) => rows,
-            None => {
-                let footer = self.readers.footer(key, cell.size_bytes()).await?;
-                u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0)
-            }
-        };
-        let deleted =
-            ledger::read_deletion_vector(&self.meadow, &self.identity.location, vector).await?;
-        let mut selectors = vec![];
-        let mut next = 0_u64;
-        let to_usize = |count: u64| {
-            usize::try_from(count).map_err(|_| Error::corrupt(key.as_ref(), "it has too many rows"))
-        };
-        for row in deleted.iter() {
-            if row >= rows {
-                return Err(Error::corrupt(
-                    key.as_ref(),
-                    format!("its deletion vector names row {row} and it has {rows}"),
-                ));
-            }
-            if row > next {
-                selectors.push(RowSelector::select(to_usize(row - next)?));
-            }
-            selectors.push(RowSelector::skip(1));
-            next = row + 1;
-        }
-        if rows > next {
-            selectors.push(RowSelector::select(to_usize(rows - next)?));
-        }
-        Ok(Some(RowSelection::from(selectors)))
-    }
-
     async fn run(
         self: Arc<Self>,
         partition: usize,
         context: Arc<TaskContext>,
     ) -> DfResult<SendableRecordBatchStream> {
-        let scan = self.scan.get_or_try_init(|| self.make_scan()).await?;
+        let make = async || self.make_scan(context.memory_pool());
+        let scan = self.scan.get_or_try_init(make).await?;
         scan.execute(partition, context)
     }
 }

@@ -28,7 +28,11 @@ impl Meadow {
                 };
                 reason = error.to_string();
                 if nothing_happened(&error) {
-                    return Err(store_error("creating", key, error));
+                    // An earlier try may still be on its way, whatever became of this one.
+                    return Err(match tries {
+                        0 => store_error("creating", key, error),
+                        _ => unknown(key, &reason),
+                    });
                 }
                 match self.get(key).await {
                     Ok(Some(found)) if found == body => return Ok(Created::Ours),

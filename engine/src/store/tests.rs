@@ -317,6 +317,14 @@ async fn a_create_that_cannot_be_decided_is_unknown() {
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_create_that_is_denied_after_a_try_without_an_answer_is_unknown() {
+    let (store, meadow) = faulty();
+    store.fail_puts([Fault::Before, Fault::Denied]);
+    let error = meadow.create("k", bytes("mine")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+}
+
 #[tokio::test]
 async fn a_create_that_is_denied_did_not_happen() {
     let (store, meadow) = faulty();

@@ -383,3 +383,27 @@ async fn a_frame_whose_ledger_is_damaged_can_be_dropped_and_not_mistaken_for_new
     check_invariants(&store).await?;
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_another_client_made_unwritable_for_us_can_be_dropped() -> Result<()> {
+    let store = memory();
+    let node = catalog(&store, 1);
+    let (entry, snapshot) = node.create_frame(&frame("t"), &schema(), false).await?;
+    let mut metadata = (*snapshot.metadata).clone();
+    metadata
+        .configuration
+        .insert("delta.enableChangeDataFeed".into(), Some("true".into()));
+    let protocol =
+        serde_json::json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 4 } });
+    let body = format!(
+        "{protocol}\n{}\n",
+        serde_json::json!({ "metaData": metadata })
+    );
+    node.meadow
+        .put(&keys::commit(&entry.location, 1), body.into())
+        .await?;
+    assert!(node.drop_frame(&frame("t"), false, false).await?);
+    node.create_frame(&frame("t"), &schema(), false).await?;
+    check_invariants(&store).await?;
+    Ok(())
+}

@@ -64,7 +64,11 @@ async fn hives_and_boxes_are_made_once_and_dropped_when_empty() -> Result<()> {
     assert_eq!(error.to_string(), "hive x not found");
     assert!(b.create_box(&hive, &inner, false).await?);
     assert!(!a.create_box(&hive, &inner, true).await?);
-    assert_eq!(a.view().await?.boxes(&hive)?.len(), 1);
+    assert_eq!(
+        a.view().await?.boxes(&hive)?.len(),
+        2,
+        "the default one too"
+    );
     assert_eq!(
         a.drop_hive(&hive, false, false, false)
             .await

@@ -202,6 +202,18 @@ async fn a_file_that_is_live_with_two_deletion_vectors_is_refused() {
 }
 
 #[tokio::test]
+async fn a_schema_that_cannot_be_read_names_its_log() {
+    let (ledger, _) = filled(false).await;
+    let key = keys::commit(LOCATION, 12);
+    let mut broken = metadata("frame");
+    broken.schema_string = "{\"type\":\"struct\"".into();
+    let line = serde_json::json!({ "metaData": broken });
+    put(&ledger, &key, line.to_string()).await;
+    let error = ledger.load().await.expect_err("no schema");
+    assert_eq!(corrupt_key(&error), Some(&*key), "{error}");
+}
+
+#[tokio::test]
 async fn a_log_that_is_not_listed_yet_is_found_by_its_first_version() {
     let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
     let ledger = ledger_over(Arc::clone(&store) as Arc<dyn ObjectStore>, 1);

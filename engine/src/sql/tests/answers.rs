@@ -242,3 +242,178 @@ async fn sums_of_claimed_sizes_do_not_overflow() {
     let error = world.try_sql("SELECT sum(a) FROM t").await.unwrap_err();
     assert!(error.to_string().contains("huge"), "{error}");
 }
+
+/// Semi, anti and limited joins in every arrangement, as hash joins and as sort-merge joins.
+const LIMITED_JOINS: [&str; 16] = [
+    "SELECT id FROM t WHERE id IN (SELECT k FROM u ORDER BY k, id LIMIT 5) ORDER BY id",
+    "SELECT id FROM t WHERE id IN (SELECT id FROM u ORDER BY id DESC LIMIT 5) ORDER BY id",
+    "SELECT id FROM t WHERE id NOT IN (SELECT id FROM u ORDER BY id LIMIT 250) ORDER BY id",
+    "SELECT id FROM t WHERE k IN (SELECT id FROM u ORDER BY id LIMIT 3) ORDER BY id",
+    "SELECT id FROM t WHERE k NOT IN (SELECT id FROM u ORDER BY id LIMIT 3) ORDER BY id",
+    "SELECT a.id FROM (SELECT id, k FROM t ORDER BY id LIMIT 30) a WHERE a.k IN (SELECT id FROM u WHERE id < 3) ORDER BY 1",
+    "SELECT a.id FROM (SELECT id, k FROM t ORDER BY id LIMIT 30) a WHERE a.k NOT IN (SELECT id FROM u WHERE id < 3) ORDER BY 1",
+    "SELECT count(*) FROM (SELECT id, k FROM t ORDER BY id LIMIT 30) a WHERE EXISTS (SELECT 1 FROM u WHERE u.id = a.k AND u.k <> a.id)",
+    "SELECT count(*) FROM (SELECT id, k FROM t ORDER BY id LIMIT 30) a WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.id = a.k AND u.k < a.id)",
+    "SELECT count(*) FROM t WHERE EXISTS (SELECT 1 FROM (SELECT * FROM u ORDER BY id LIMIT 7) v WHERE v.k = t.k AND v.id < t.id)",
+    "SELECT count(*) FROM t WHERE NOT EXISTS (SELECT 1 FROM (SELECT * FROM u ORDER BY id LIMIT 7) v WHERE v.k = t.k AND v.id < t.id)",
+    "SELECT count(*) FROM t a LEFT JOIN (SELECT * FROM u ORDER BY id LIMIT 7) v ON a.k = v.id AND a.id > v.k",
+    "SELECT count(*), count(v.id) FROM t a FULL JOIN (SELECT * FROM u ORDER BY id DESC LIMIT 7) v ON a.id = v.id",
+    "SELECT count(*) FROM t WHERE k IN (SELECT k FROM u WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 4))",
+    "SELECT id FROM t WHERE k IN (SELECT id FROM u WHERE id < 3) ORDER BY id LIMIT 40",
+    "SELECT count(*) FROM t WHERE k = 1 OR id IN (SELECT id FROM u ORDER BY id LIMIT 9)",
+];
+
+#[tokio::test]
+async fn spilling_joins_answer_as_hash_joins_do_above_below_and_beside_limits() {
+    let world = World::new().await;
+    world.frame("t", &[], &rising(3)).await;
+    world.frame("u", &[], &rising(2)).await;
+    for batch_rows in [3, 64, 8192] {
+        let hashing = World {
+            crew: Crew {
+                batch_rows,
+                ..world.crew.clone()
+            },
+            ..world.share()
+        };
+        let spilling = World {
+            crew: Crew {
+                spilling_joins: SpillingJoins::All,
+                ..hashing.crew.clone()
+            },
+            ..world.share()
+        };
+        for text in LIMITED_JOINS {
+            let expected = hashing.sql(text).await;
+            assert_eq!(spilling.sql(text).await, expected, "{text}");
+        }
+    }
+}
+
+/// The bytes of a deletion vector file, and where each vector begins.
+fn vector_file(vectors: &[&[u64]]) -> (Vec<u8>, Vec<DeletionVector>) {
+    let (mut file, mut descriptions) = (vec![1], vec![]);
+    for rows in vectors {
+        let mut bitmap = 1_681_511_377_u32.to_le_bytes().to_vec();
+        let rows: roaring::RoaringTreemap = rows.iter().collect();
+        rows.serialize_into(&mut bitmap).unwrap();
+        descriptions.push(DeletionVector {
+            storage_type: "u".into(),
+            // The protocol's example: deletion_vector_d2c639aa-….bin below "ab".
+            path_or_inline_dv: "ab^-aqEH.-t@S}K{vb[*k^".into(),
+            offset: Some(file.len() as i32),
+            size_in_bytes: bitmap.len() as i32,
+            cardinality: rows.len() as i64,
+        });
+        file.extend((bitmap.len() as u32).to_be_bytes());
+        let checksum = apiary_protocol::delta::crc32(&bitmap);
+        file.extend(&bitmap);
+        file.extend(checksum.to_be_bytes());
+    }
+    (file, descriptions)
+}
+
+impl World {
+    /// Gives the cells of a frame the vectors of one file.
+    async fn delete_by_file(&self, name: &str, padding: usize, vectors: &[&[u64]]) {
+        let (mut file, mut descriptions) = vector_file(vectors);
+        // Between the first vector and the others, what other cells' vectors would take.
+        let first_end = descriptions[1].offset.unwrap() as usize;
+        file.splice(first_end..first_end, std::iter::repeat_n(0, padding));
+        for vector in &mut descriptions[1..] {
+            *vector.offset.as_mut().unwrap() += padding as i32;
+        }
+        let name = self.name(name);
+        let key = format!(
+            "{}/ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin",
+            self.location(&name)
+        );
+        let meadow = &self.environment.meadow;
+        meadow.put(&key, file.into()).await.unwrap();
+        let cells: Vec<_> = self.snapshot(&name).cells().cloned().collect();
+        let mut actions = vec![];
+        for (cell, vector) in cells.iter().zip(descriptions) {
+            let old = cell.add();
+            actions.push(Action::Remove(Remove {
+                path: old.path.clone(),
+                deletion_timestamp: Some(old.modification_time),
+                data_change: true,
+                extended_file_metadata: Some(true),
+                partition_values: Some(old.partition_values.clone()),
+                size: Some(old.size),
+                deletion_vector: None,
+            }));
+            actions.push(Action::Add(Add {
+                deletion_vector: Some(vector),
+                ..old
+            }));
+        }
+        self.commit(&name, actions).await;
+    }
+}
+
+#[tokio::test]
+async fn vectors_in_one_file_are_read_by_range() {
+    let world = World::new().await;
+    world.frame("t", &[], &rising(4)).await;
+    let rows: [&[u64]; 4] = [&[0, 1, 2], &[99], &[], &[5, 6, 50]];
+    world.delete_by_file("t", 3 << 20, &rows).await;
+    let before = world.environment.meadow.requests();
+    assert_eq!(world.number("SELECT sum(id) FROM t").await, {
+        let all: i64 = (0..400).sum();
+        all - (1 + 2) - 199 - (305 + 306 + 350)
+    });
+    let read = world.environment.meadow.requests().read_bytes - before.read_bytes;
+    assert!(read < 1 << 20, "{read}");
+}
+
+#[tokio::test]
+async fn a_torn_or_missing_vector_is_an_error_that_names_the_file() {
+    let world = World::new().await;
+    world.frame("t", &[], &rising(2)).await;
+    world.delete_by_file("t", 0, &[&[1], &[2]]).await;
+    let name = world.name("t");
+    let key = format!(
+        "{}/ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin",
+        world.location(&name)
+    );
+    let meadow = world.environment.meadow.clone();
+    let whole = meadow.get(&key).await.unwrap().unwrap();
+    for length in 0..whole.len() {
+        meadow.put(&key, whole.slice(..length)).await.unwrap();
+        let error = world.try_sql("SELECT sum(id) FROM t").await.unwrap_err();
+        assert!(error.to_string().contains(&key), "{length}: {error}");
+    }
+    meadow.delete(&key).await.unwrap();
+    let error = world.try_sql("SELECT sum(id) FROM t").await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[tokio::test]
+async fn deletion_vectors_are_inside_the_memory_budget() {
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    let world = World::new().await;
+    let rows = batch(vec![("a", numbers(0..20_000))]);
+    world.frame("t", &[], &[rows]).await;
+    let every_other: Vec<u64> = (0..20_000).step_by(2).collect();
+    world.delete("t", 0, &every_other).await;
+    let with_pool = |bytes: usize| {
+        let pool = Arc::new(GreedyMemoryPool::new(bytes));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
+        World {
+            crew: Crew {
+                runtime: runtime.unwrap(),
+                ..world.crew.clone()
+            },
+            ..world.share()
+        }
+    };
+    let small = with_pool(300_000);
+    let error = small.try_sql("SELECT sum(a) FROM t").await.unwrap_err();
+    assert!(error.to_string().contains("deletion vector"), "{error}");
+    let large = with_pool(8 << 20);
+    let odd: i64 = (0..20_000).filter(|a| a % 2 == 1).sum();
+    assert_eq!(large.number("SELECT sum(a) FROM t").await, odd);
+    assert_eq!(large.crew.runtime.memory_pool.reserved(), 0);
+}

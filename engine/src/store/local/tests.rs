@@ -379,3 +379,50 @@ async fn an_upload_that_lost_a_part_is_not_completed() {
     assert!(!ground.exists("cell"));
     assert_eq!(ground.staged_count(), 0);
 }
+
+/// The commit can be read, so whoever reads it back takes it for one that will stay.
+#[tokio::test]
+async fn a_commit_whose_name_could_not_be_synced_is_not_acknowledged() {
+    use crate::error::ErrorKind as Kind;
+    use crate::ledger::{Intent, Ledger};
+    use crate::settings::Settings;
+    use apiary_protocol::delta::{Format, Metadata, Protocol};
+    use apiary_protocol::ids::CommitId;
+    let Ground {
+        directory: _directory,
+        files,
+        store,
+    } = ground();
+    let (host, settings) = (host(), Settings::default());
+    let meadow = crate::store::Meadow::over(Arc::new(store), "local", &host, &settings);
+    let ledger = Ledger::new(host, meadow, "h/b/f".into(), &settings);
+    let column = r#"{"name":"a","type":"long","nullable":true,"metadata":{}}"#;
+    let metadata = Metadata {
+        id: "frame".into(),
+        name: None,
+        description: None,
+        format: Format {
+            provider: "parquet".into(),
+            options: Default::default(),
+        },
+        schema_string: format!(r#"{{"type":"struct","fields":[{column}]}}"#),
+        partition_columns: vec![],
+        configuration: Default::default(),
+        created_time: None,
+    };
+    let protocol = Protocol {
+        min_reader_version: 1,
+        min_writer_version: 2,
+        reader_features: None,
+        writer_features: None,
+    };
+    let first = ledger
+        .create(CommitId::from_random([1; 16]), metadata, protocol)
+        .await
+        .unwrap();
+    *files.broken.lock() = Some(("sync_directory", false, ErrorKind::Other));
+    let intent = Intent::append(CommitId::from_random([2; 16]), vec![]);
+    let (mut results, _) = ledger.commit(first, vec![intent]).await;
+    let error = results.remove(0).expect_err("it may not survive");
+    assert_eq!(error.kind(), Kind::OutcomeUnknown, "{error}");
+}
