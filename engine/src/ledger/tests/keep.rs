@@ -42,11 +42,21 @@ async fn frame() -> Ledger {
     for path in ["live.parquet", "d=a%20b/removed.parquet", "orphan.parquet"] {
         cell(&ledger, path).await;
     }
-    for path in ["d=1/orphan.parquet", "_hidden.parquet", "notes.txt"] {
+    for path in [
+        "d=a%20b/live.parquet",
+        "d=1/orphan.parquet",
+        "_hidden.parquet",
+        "notes.txt",
+    ] {
         cell(&ledger, path).await;
     }
     // The log spells a path as a URI.
-    let intent = append(&ledger, &["live.parquet", "d=a%2520b/removed.parquet"]);
+    let named = [
+        "live.parquet",
+        "d=a%2520b/live.parquet",
+        "d=a%2520b/removed.parquet",
+    ];
+    let intent = append(&ledger, &named);
     let base = commit_one(&ledger, &base, intent).await.unwrap().snapshot;
     let gone = remove(&base, "d=a%2520b/removed.parquet", true);
     let intent = Intent {
