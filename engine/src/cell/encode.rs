@@ -346,7 +346,7 @@ impl CellWriter {
             .flushed_row_groups()
             .last()
             .into_iter()
-            .flat_map(|g| chunk_ranges(g))
+            .flat_map(chunk_ranges)
         {
             let place = |at: u64| usize::try_from(at.checked_sub(self.drained_bytes)?).ok();
             let chunk = place(range.start).zip(place(range.end));
