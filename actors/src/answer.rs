@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 pub struct QueryOptions {
     /// The node's setting when absent.
     pub deadline: Option<Duration>,
+    /// Moves while the statement runs. An INSERT or CREATE TABLE AS only answers when it is done, so
+    /// whoever wants to see it move keeps a clone.
+    pub progress: Arc<Progress>,
     /// Takes the statement back, until it has an answer, with `Error::Cancelled`. One that has begun
     /// to change something goes on, and its outcome is told as ever.
     pub cancel: Option<CancellationToken>,
@@ -46,7 +49,7 @@ pub struct WriteReport {
     pub warnings: Vec<String>,
 }
 
-/// Counters that a running query moves; read by a progress bar.
+/// Counters that a running statement moves; read by a progress bar.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub bytes_total: AtomicU64,

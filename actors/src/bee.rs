@@ -11,6 +11,7 @@
 use crate::bees;
 use crate::chamber::Chamber;
 use crate::mailbox::{Alive, Census, Reply, panic_text, spawn_report};
+use crate::traced::query_span;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use futures::FutureExt;
@@ -133,8 +134,7 @@ impl State {
             work,
             reply,
         } = assignment;
-        let span =
-            tracing::info_span!("task", node = self.node, actor = self.bee_id, query = label);
+        let span = query_span(&self.node, &self.bee_id, &label);
         let abort = CancellationToken::new();
         let inside = chamber.clone();
         let task = in_scratch(inside, work).instrument(span);

@@ -143,10 +143,10 @@ impl Actor for Bees {
                 census: census.clone(),
             };
             let (child, address) = Child::<Bee>::new("bee", 1, move || (Bee, arguments.clone()));
-            children.push(Box::new(child));
+            children.push(Box::new(child.labelled(bee_id(index))));
             bees.push(address);
         }
-        let children = Children::start(children, &myself.get_cell()).await?;
+        let children = Children::start(children, &myself.get_cell(), &node).await?;
         Ok(State {
             host,
             chambers,

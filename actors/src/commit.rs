@@ -167,7 +167,8 @@ impl Drop for Uploaded {
         let (meadow, location) = (self.meadow.clone(), self.location.clone());
         let adds = std::mem::take(&mut self.cells.adds);
         // What this does not reach is an orphan, which the Keeper may sweep.
-        drop(self.control.spawn(delete_cells(meadow, location, adds)));
+        let delete = delete_cells(meadow, location, adds).in_current_span();
+        drop(self.control.spawn(delete));
     }
 }
 

@@ -121,7 +121,10 @@ impl State {
     ) {
         self.writing = None;
         let next = match result {
-            Ok(Ok(next)) => next,
+            Ok(Ok(next)) => {
+                tracing::debug!(sequence = self.sequence, "the heartbeat was written");
+                next
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the heartbeat was not written");
                 BEAT_BUSY

@@ -285,12 +285,19 @@ impl State {
             Some(alone) if !joins(alone, &newest) => alone.base.clone(),
             _ => newest,
         };
-        let (intents, replies) = group
+        let (intents, replies): (Vec<_>, Vec<_>) = group
             .into_iter()
             .map(|pending| (pending.intent, pending.reply))
             .unzip();
-        let to = location.to_string();
-        let work = async move { ledger.commit(base, intents).await };
+        let (to, location) = (location.to_string(), location.to_string());
+        // In the span of the statement that began it; others may have joined.
+        let work = async move {
+            let commits = intents.len();
+            let (results, newest) = ledger.commit(base, intents).await;
+            let version = newest.version;
+            tracing::debug!(location, version, commits, "a commit has ended");
+            (results, newest)
+        };
         let work = spawn_report(&control, myself, work, |result| Message::Committed {
             location: to,
             result,

@@ -24,6 +24,7 @@ mod results;
 mod root;
 mod scratch;
 mod supervision;
+mod traced;
 mod write;
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// Where a reply goes. Dropped without a reply when the instance dies.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
@@ -179,8 +180,8 @@ impl<M: Message> Address<M> {
     }
 }
 
-/// Runs work outside a handler and sends its result to the actor as a message. A panic becomes
-/// `Err(text)`. Dropping the handle aborts the work.
+/// Runs work outside a handler, in the handler's span, and sends its result to the actor as a
+/// message. A panic becomes `Err(text)`. Dropping the handle aborts the work.
 pub(crate) fn spawn_report<M, T, F>(
     runtime: &Handle,
     myself: &ActorRef<M>,
@@ -193,6 +194,7 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     let myself = myself.clone();
+    let work = work.in_current_span();
     AbortOnDropHandle::new(runtime.spawn(async move {
         let result = AssertUnwindSafe(work)
             .catch_unwind()

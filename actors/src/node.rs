@@ -16,6 +16,7 @@ use crate::query::Job;
 use crate::read::{self, ReadJob};
 use crate::results::{Reader, ResultsBudget};
 use crate::root::Tree;
+use crate::traced::actor_span;
 use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
 use apiary_engine::behavior::{leafcutter, mason};
 use apiary_engine::catalog::{Catalog, RegistryView};
@@ -36,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// How long a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,18 @@ impl Node {
         role: Role,
     ) -> Result<Self> {
         let node_id = NodeId::from_random(host.entropy.bytes());
+        let span = actor_span(&node_id.short(), "node");
+        let start = Self::start_named(node_id, host, meadow, settings, role);
+        start.instrument(span).await
+    }
+
+    async fn start_named(
+        node_id: NodeId,
+        host: Host,
+        meadow: Meadow,
+        settings: Settings,
+        role: Role,
+    ) -> Result<Self> {
         let bees = settings.bees.unwrap_or_else(|| host.machine.cores()).max(1);
         let memory_bytes = settings
             .memory_bytes
@@ -125,7 +139,7 @@ impl Node {
         let leaf = leafcutter::target_cell_bytes(division.budget_per_bee_bytes);
         let target_cell_bytes = settings.target_cell_bytes.unwrap_or(leaf);
         let next_statement = AtomicU64::new(0);
-        tracing::info!(node = %node_id, bees, memory_bytes, ?role, "the node is ready");
+        tracing::info!(bees, memory_bytes, ?role, "the node is ready");
         let inner = Inner {
             node_id,
             host,
@@ -185,18 +199,17 @@ impl Node {
         let deadline = options
             .deadline
             .unwrap_or_else(|| self.environment().settings.query_deadline());
+        let progress = options.progress;
         let cancel = options.cancel.unwrap_or_default();
         let (session, label) = (session.clone(), self.label());
         match statement {
             Statement::Query(statement) => {
-                let progress = Arc::new(Progress::default());
-                let of_job = progress.clone();
                 let job = ReadJob {
                     session: session.clone(),
                     statement,
                     label,
                     deadline,
-                    progress: of_job,
+                    progress: progress.clone(),
                 };
                 self.execute_query(job, session, progress, cancel).await
             }
@@ -217,6 +230,7 @@ impl Node {
                     options,
                     label,
                     deadline,
+                    progress,
                 };
                 let source = QuerySource {
                     session: session.clone(),
@@ -238,6 +252,7 @@ impl Node {
                     options: WriteOptions::default(),
                     label,
                     deadline,
+                    progress,
                 };
                 let source = QuerySource {
                     session: session.clone(),
@@ -355,6 +370,7 @@ impl Node {
             options,
             label: self.label(),
             deadline,
+            progress: Arc::default(),
         };
         self.execute_write(job, Source::Stream(input)).await
     }
@@ -383,6 +399,7 @@ impl Node {
             options,
             label: self.label(),
             deadline,
+            progress: Arc::default(),
         };
         let context = self.inner.context.clone();
         let what = format!("making frame {frame}");
@@ -407,7 +424,9 @@ impl Node {
     /// Refuses new work, finishes what runs, stops every actor. A second call does nothing.
     pub async fn shutdown(&self) -> Result<()> {
         let inner = self.inner.clone();
+        let span = actor_span(&inner.node_id.short(), "node");
         let stop = async move { inner.tree.shutdown(&inner.context).await };
+        let stop = stop.instrument(span);
         joined(self.inner.host.runtimes.control.spawn(stop).await)?
     }
 

@@ -8,6 +8,7 @@
 
 use crate::mailbox::{Address, Alive, Census, Reply};
 use crate::query::{self, Job, Query};
+use crate::traced::Traced;
 use apiary_engine::error::Result;
 use apiary_engine::host::Host;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -86,14 +87,14 @@ impl Actor for Planner {
         match message {
             Message::Run { job, reply } if state.draining.is_none() => {
                 let Arguments { node, host, census } = state.with.clone();
+                let query = Traced::new(Query, &node, "query");
                 let arguments = query::Arguments {
                     node,
                     job,
                     host,
                     census,
                 };
-                let (child, _) =
-                    Query::spawn_linked(None, Query, arguments, myself.get_cell()).await?;
+                let child = query.spawn_linked(arguments, myself.get_cell()).await?;
                 state.running.insert(child.get_id());
                 let _ = reply.send(());
             }

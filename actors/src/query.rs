@@ -10,6 +10,7 @@
 
 use crate::commit::Committing;
 use crate::mailbox::{Alive, Census, spawn_report};
+use crate::traced::query_span;
 use apiary_engine::host::Host;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -68,7 +69,7 @@ impl Actor for Query {
             host,
             census,
         } = with;
-        let span = tracing::info_span!("query", node, actor = "query", query = label);
+        let span = query_span(&node, "query", &label);
         let work = async move {
             tokio::select! {
                 biased;

@@ -17,10 +17,13 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement as SqlStatement;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -75,9 +78,6 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
         let Some(writer) = announce(context, outlet, &planned.schema)? else {
             return Ok(());
         };
-        job.progress
-            .bytes_total
-            .store(planned.scan_bytes, Ordering::Relaxed);
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
         let work = move |chamber| run_plan(planned, chamber, into, progress);
@@ -145,37 +145,63 @@ async fn run_plan(
     writer: Writer,
     progress: Arc<Progress>,
 ) -> Result<()> {
-    progress.rows_done.store(0, Ordering::Relaxed);
     let scratch = chamber.runtime.disk_manager.clone();
     let context = in_chamber(&planned.context, &chamber);
-    let mut rows = execute_stream(planned.plan.clone(), context)?;
+    let rows = execute_stream(planned.plan.clone(), context)?;
+    let mut rows = counted(rows, progress.clone());
+    let push = async {
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            if batch.num_rows() > 0 {
+                writer.push(batch, &scratch)?;
+            }
+        }
+        Ok(())
+    };
+    follow(&planned, &progress, push).await?;
+    if planned.plan.is::<AnalyzeExec>() {
+        writer.push(analyzed(&planned, &chamber)?, &scratch)?;
+    }
+    Ok(())
+}
+
+/// Counts the rows of a plan as they go by, from nought.
+pub(crate) fn counted(
+    rows: SendableRecordBatchStream,
+    progress: Arc<Progress>,
+) -> SendableRecordBatchStream {
+    progress.rows_done.store(0, Ordering::Relaxed);
+    let schema = rows.schema();
+    let rows = rows.inspect_ok(move |batch| {
+        let count = batch.num_rows() as u64;
+        progress.rows_done.fetch_add(count, Ordering::Relaxed);
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
+/// Does the work that a plan's rows are for, and sees meanwhile how much its scans have read.
+pub(crate) async fn follow<T>(
+    planned: &PlannedQuery,
+    progress: &Progress,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let total = planned.scan_bytes;
+    progress.bytes_total.store(total, Ordering::Relaxed);
+    let mut work = std::pin::pin!(work);
     let mut look = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         tokio::select! {
             biased;
-            batch = rows.next() => match batch {
-                Some(batch) => {
-                    let batch = batch?;
-                    progress.rows_done.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                    if batch.num_rows() > 0 {
-                        writer.push(batch, &scratch)?;
-                    }
-                }
-                None => break,
-            },
+            outcome = &mut work => {
+                progress.bytes_done.store(total, Ordering::Relaxed);
+                return outcome;
+            }
             _ = look.tick() => {
                 let done = scan_totals(&planned.plan)?.read_bytes;
                 progress.bytes_done.store(done, Ordering::Relaxed);
             }
         }
     }
-    progress
-        .bytes_done
-        .store(planned.scan_bytes, Ordering::Relaxed);
-    if planned.plan.is::<AnalyzeExec>() {
-        writer.push(analyzed(&planned, &chamber)?, &scratch)?;
-    }
-    Ok(())
 }
 
 /// What EXPLAIN ANALYZE says of the run as a whole, as rows below the plan.

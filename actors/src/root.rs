@@ -16,6 +16,7 @@ use crate::mailbox::{Address, Alive, Census, Reply};
 use crate::node::Role;
 use crate::planner::{self, Planner};
 use crate::supervision::{Child, Children, Supervised, start_error};
+use crate::traced::Traced;
 use apiary_engine::behavior::temperature::Thresholds;
 use apiary_engine::catalog::Catalog;
 use apiary_engine::error::{Error, Result};
@@ -47,6 +48,7 @@ pub(crate) enum Message {
 }
 
 pub(crate) struct Arguments {
+    node: String,
     host: Host,
     children: Vec<Box<dyn Supervised>>,
     census: Census,
@@ -71,11 +73,12 @@ impl Actor for Root {
         with: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Arguments {
+            node,
             host,
             children,
             census,
         } = with;
-        let children = Children::start(children, &myself.get_cell()).await?;
+        let children = Children::start(children, &myself.get_cell(), &node).await?;
         Ok(State {
             host,
             children,
@@ -136,7 +139,7 @@ impl Tree {
         let (ledger_child, ledger) = ledger_child(host, meadow, settings, &census);
         let (bees_child, bees) = bees_child(node.clone(), host, chambers, &census);
         let planner_arguments = planner::Arguments {
-            node,
+            node: node.clone(),
             host: host.clone(),
             census: census.clone(),
         };
@@ -181,12 +184,14 @@ impl Tree {
                 Child::<Keeper>::new("keeper", REQUESTS_MAX, move || (Keeper, arguments.clone()));
             children.push(Box::new(child));
         }
+        let root = Traced::new(Root, &node, "node");
         let arguments = Arguments {
+            node,
             host: host.clone(),
             children,
             census: census.clone(),
         };
-        let (root, _) = Root::spawn(None, Root, arguments)
+        let (root, _) = Traced::spawn(None, root, arguments)
             .await
             .map_err(|error| start_error("the node", error))?;
         let (stopping, stopped) = (AtomicBool::new(false), Mutex::new(false));
@@ -277,7 +282,7 @@ async fn is_quiet(context: &Context) -> bool {
 
 async fn stop(name: &str, cell: &ActorCell) {
     if cell.stop_and_wait(None, Some(STOP_DEADLINE)).await.is_err() {
-        tracing::warn!(actor = name, "did not stop in time; killing it");
+        tracing::warn!(child = name, "did not stop in time; killing it");
         let _ = cell.kill_and_wait(Some(STOP_DEADLINE)).await;
     }
 }

@@ -9,6 +9,7 @@
 //! Invariants: an instance is published only after it started; a stopping tree restarts nobody.
 
 use crate::mailbox::{Address, Publisher, address};
+use crate::traced::Traced;
 use apiary_engine::error::{Error, Result};
 use async_trait::async_trait;
 use ractor::{Actor, ActorCell, SpawnErr, SupervisionEvent};
@@ -44,8 +45,8 @@ impl RestartBudget {
 pub(crate) trait Supervised: Send {
     fn name(&self) -> &'static str;
     fn cell(&self) -> Option<&ActorCell>;
-    /// Starts an instance as a child of `supervisor` and publishes it.
-    async fn start(&mut self, supervisor: ActorCell) -> Result<()>;
+    /// Starts an instance as a child of `supervisor` and publishes it. Its spans name the node.
+    async fn start(&mut self, supervisor: ActorCell, node: &str) -> Result<()>;
     fn withdraw(&mut self);
 }
 
@@ -54,6 +55,8 @@ type Factory<A> = Box<dyn Fn() -> (A, <A as Actor>::Arguments) + Send>;
 
 pub(crate) struct Child<A: Actor> {
     name: &'static str,
+    /// Tells it from others of its name.
+    label: String,
     publisher: Publisher<A::Msg>,
     factory: Factory<A>,
     cell: Option<ActorCell>,
@@ -69,11 +72,16 @@ impl<A: Actor> Child<A> {
         let (publisher, address) = address(name, permits);
         let child = Self {
             name,
+            label: name.to_string(),
             publisher,
             factory: Box::new(factory),
             cell: None,
         };
         (child, address)
+    }
+
+    pub(crate) fn labelled(self, label: String) -> Self {
+        Self { label, ..self }
     }
 }
 
@@ -87,9 +95,10 @@ impl<A: Actor> Supervised for Child<A> {
         self.cell.as_ref()
     }
 
-    async fn start(&mut self, supervisor: ActorCell) -> Result<()> {
+    async fn start(&mut self, supervisor: ActorCell, node: &str) -> Result<()> {
         let (actor, arguments) = (self.factory)();
-        let (reference, _) = A::spawn_linked(None, actor, arguments, supervisor)
+        let reference = Traced::new(actor, node, &self.label)
+            .spawn_linked(arguments, supervisor)
             .await
             .map_err(|error| start_error(self.name, error))?;
         self.cell = Some(reference.get_cell());
@@ -119,6 +128,7 @@ pub(crate) fn start_error(name: &str, error: SpawnErr) -> Error {
 
 /// The children of one supervisor, in start order.
 pub(crate) struct Children {
+    node: String,
     children: Vec<(Box<dyn Supervised>, RestartBudget)>,
     stopping: bool,
 }
@@ -128,13 +138,15 @@ impl Children {
     pub(crate) async fn start(
         children: Vec<Box<dyn Supervised>>,
         supervisor: &ActorCell,
+        node: &str,
     ) -> Result<Self> {
         let mut started = Vec::with_capacity(children.len());
         for mut child in children {
-            child.start(supervisor.clone()).await?;
+            child.start(supervisor.clone(), node).await?;
             started.push((child, RestartBudget::default()));
         }
         Ok(Self {
+            node: node.to_string(),
             children: started,
             stopping: false,
         })
@@ -179,15 +191,15 @@ impl Children {
             return Ok(None);
         }
         if !budget.try_restart(now) {
-            tracing::error!(actor = child.name(), reason, "keeps ending; giving up");
+            tracing::error!(child = child.name(), reason, "keeps ending; giving up");
             return Err(Error::Bug(format!(
                 "{} ended more than {RESTARTS_MAX} times in {} s, last: {reason}",
                 child.name(),
                 RESTART_WINDOW.as_secs(),
             )));
         }
-        tracing::warn!(actor = child.name(), reason, "ended; restarting");
-        child.start(supervisor.clone()).await?;
+        tracing::warn!(child = child.name(), reason, "ended; restarting");
+        child.start(supervisor.clone(), &self.node).await?;
         Ok(Some(index))
     }
 }

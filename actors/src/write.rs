@@ -4,12 +4,13 @@
 //! which, or that it is unknown (LEDGER-2); cells of a write that is known to be out are deleted;
 //! cells whose commit is unknown are left alone.
 
-use crate::answer::{WriteOptions, WriteReport};
+use crate::answer::{Progress, WriteOptions, WriteReport};
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::commit::{self, Committing, Uploaded};
 use crate::context::{Context, Ladder, in_chamber};
 use crate::feed::Feed;
+use crate::read::{counted, follow};
 use apiary_engine::behavior::leafcutter;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::catalog::NewFrame;
@@ -49,6 +50,7 @@ pub(crate) struct WriteJob {
     pub(crate) options: WriteOptions,
     pub(crate) label: String,
     pub(crate) deadline: Duration,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// A `CREATE TABLE … AS`.
@@ -367,11 +369,13 @@ async fn upload_query(
             context.environment.host.clone(),
             context.environment.meadow.clone(),
         );
-        let spec = write_spec(context, target);
+        let (spec, progress) = (write_spec(context, target), job.progress.clone());
         let work = move |chamber: Chamber| async move {
             let inside = in_chamber(&planned.context, &chamber);
             let rows = execute_stream(planned.plan.clone(), inside.clone())?;
-            write_cells(&host, &meadow, &spec, rows, inside).await
+            let rows = counted(rows, progress.clone());
+            let write = write_cells(&host, &meadow, &spec, rows, inside);
+            follow(&planned, &progress, write).await
         };
         let failure = match context
             .bees

@@ -37,6 +37,31 @@ fn duckdb_and_datafusion_give_the_same_22_tpch_answers() {
 }
 
 #[test]
+fn the_same_rows_in_another_order_are_another_answer() {
+    let bench = Bench::new();
+    let peer = bench.file(
+        "peer.sh",
+        format!(
+            r"sed -u 's/order by\\n\\tl_returnflag/& desc/' | {} {}",
+            python().display(),
+            repository().join("tests/python/duckdb_worker.py").display()
+        ),
+    );
+    let arguments = ["bench", "tpch", "--scale", "0.01", "--runs", "1"];
+    let peer = format!("bash {}", peer.display());
+    let more = ["--queries", "1,3", "--peer", &peer];
+    let finished = bench.run(arguments.into_iter().chain(more));
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(
+        finished.stdout.contains("answers equal: 1 of 2")
+            && finished
+                .stderr
+                .contains("query 1 differs from peer: in the columns of ORDER BY"),
+        "{finished:?}"
+    );
+}
+
+#[test]
 fn a_peer_that_cannot_start_or_fails_is_named() {
     let bench = Bench::new();
     let arguments = [

@@ -29,9 +29,9 @@ fn acknowledged(child: &mut Child) -> Vec<u64> {
 
 const LOG: &str = "CREATE TABLE log (writer BIGINT NOT NULL, \"commit\" BIGINT NOT NULL, \"row\" BIGINT NOT NULL)";
 
-/// How many times a writer is killed. `APIARY_TEST_KILLS` asks for more than the suite has time for.
+/// How many times a writer is killed. `TEST_KILLS` asks for more than the suite has time for.
 fn kills() -> u64 {
-    std::env::var("APIARY_TEST_KILLS")
+    std::env::var("TEST_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(40)

@@ -3,11 +3,14 @@
 
 mod bad_input;
 mod benchmarks;
+mod commands;
 mod corruption;
 mod documentation;
 mod faults;
 mod inserts;
 mod interoperability;
 mod keeper;
+mod loads;
 mod s3;
+mod signals;
 mod statements;

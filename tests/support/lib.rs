@@ -1,5 +1,6 @@
 //! What the integration tests stand on: the real binary, real Python clients, seeded randomness.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,42 +14,52 @@ pub fn repository() -> &'static Path {
         .expect("tests/ has a parent")
 }
 
-/// The `apiary-node` binary of this profile, built when it is not.
+/// The `apiary-node` binary of this profile.
+pub fn node_binary() -> &'static Path {
+    binary("apiary-node")
+}
+
+/// A program or example of this profile, built when it is not.
 ///
 /// Cargo gives a package's tests the path of its own binaries only, so the build is asked here. All
 /// packages and their tests are selected, as by the test command: one package alone would select
 /// other features of the dependencies and build them a second time.
-pub fn node_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        // What cargo tells a test of its package would tell build scripts that they are outdated.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR"];
-            if text.starts_with("CARGO_") && !kept.contains(&&*text) {
-                build.env_remove(&name);
-            }
+pub fn binary(name: &str) -> &'static Path {
+    static BINARIES: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let found = BINARIES.get_or_init(built).get(name);
+    found.unwrap_or_else(|| panic!("cargo builds no {name}"))
+}
+
+fn built() -> BTreeMap<String, PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    // What cargo tells a test of its package would tell build scripts that they are outdated.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR"];
+        if text.starts_with("CARGO_") && !kept.contains(&&*text) {
+            build.env_remove(&name);
         }
-        build.args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
-        build.args(["--message-format", "json"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let output = build
-            .current_dir(repository())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo can be started");
-        assert!(output.status.success(), "apiary-node does not build");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "apiary-node")
-            .filter(|message| message["profile"]["test"] == false)
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the binary")
-    })
+    }
+    build.args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
+    build.args(["--tests", "--message-format", "json"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let output = build
+        .current_dir(repository())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "the workspace does not build");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["profile"]["test"] == false)
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?.to_string();
+            Some((name, PathBuf::from(message["executable"].as_str()?)))
+        })
+        .collect()
 }
 
 /// A fresh meadow in a temporary directory, and the binary pointed at it.

@@ -2,7 +2,7 @@
 //!
 //! Every key of a settings file is also a variable `APIARY_<KEY>` and can be set with
 //! `--set key=value`. All three are checked by the one table [`KEYS`], so a key means the same
-//! wherever it stands. Unknown keys are refused, with the file's name and the nearest known key.
+//! wherever it stands. Unknown keys are refused in all three, with the place and the nearest key.
 
 use apiary::Settings;
 use serde_json::{Map, Value};
@@ -13,6 +13,8 @@ use std::path::Path;
 pub const DEFAULT_STORAGE: &str = "./apiary-data";
 pub const DEFAULT_LOG: &str = "warn";
 const ENVIRONMENT_PREFIX: &str = "APIARY_";
+/// Variables that are no settings: the parser of arguments reads them.
+const OTHER_VARIABLES: [&str; 2] = ["APIARY_CONFIG", "APIARY_HISTORY"];
 
 /// What a key's text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +195,6 @@ pub struct Config {
     pub log: String,
     pub log_format: LogFormat,
     pub settings: Settings,
-    /// Variables that look like ours and are none; told once logging works.
-    pub unknown_variables: Vec<String>,
 }
 
 /// One layer: key to value, with where it was read, for messages.
@@ -206,7 +206,7 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
     flags: &[(String, String)],
 ) -> Result<Config> {
-    let (variables, unknown_variables) = from_environment(environment)?;
+    let variables = from_environment(environment)?;
     let mut layer = Layer::new();
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
@@ -216,10 +216,10 @@ pub fn load(
     layer.extend(variables);
     for (name, text) in flags {
         let place = format!("the flag --{name}");
-        let key = known(name).ok_or_else(|| unknown(name, "--set"))?;
+        let key = known(name).ok_or_else(|| unknown(name, "in --set"))?;
         layer.insert(key.name, (from_text(key, text, &place)?, place));
     }
-    assemble(layer, unknown_variables)
+    assemble(layer)
 }
 
 /// The settings table for `--help`.
@@ -237,34 +237,47 @@ fn known(name: &str) -> Option<&'static Key> {
 
 fn unknown(name: &str, place: &str) -> ConfigError {
     let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    let nearest = names
+        .iter()
+        .min_by_key(|known| distance(known, name))
+        .copied()
+        .unwrap_or_default();
     ConfigError(format!(
-        "unknown setting {name:?} in {place}; there are: {}",
+        "unknown setting {name:?} {place}; the nearest is {nearest:?}; there are: {}",
         names.join(", ")
     ))
 }
 
-fn from_environment(
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(Layer, Vec<String>)> {
+/// How many letters must be put in, left out or changed to make one text of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, other) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+fn from_environment(environment: impl Iterator<Item = (String, String)>) -> Result<Layer> {
     let mut layer = Layer::new();
-    let mut unknown_variables = Vec::new();
     for (variable, text) in environment {
         let Some(name) = variable.strip_prefix(ENVIRONMENT_PREFIX) else {
             continue;
         };
-        // Other programs may own such names (container runtimes invent some), so no refusal here.
-        match known(&name.to_ascii_lowercase()) {
-            Some(key) => {
-                let value = from_text(key, &text, &format!("the variable {variable}"))?;
-                layer.insert(key.name, (value, format!("the variable {variable}")));
-            }
-            // Read by the parser of arguments itself.
-            None if name == "CONFIG" => {}
-            None => unknown_variables.push(variable),
+        if OTHER_VARIABLES.contains(&variable.as_str()) {
+            continue;
         }
+        let name = name.to_ascii_lowercase();
+        let place = format!("the variable {variable}");
+        let key = known(&name).ok_or_else(|| unknown(&name, &format!("from {place}")))?;
+        layer.insert(key.name, (from_text(key, &text, &place)?, place));
     }
-    unknown_variables.sort();
-    Ok((layer, unknown_variables))
+    Ok(layer)
 }
 
 fn from_toml(file: &str, text: &str) -> Result<Layer> {
@@ -273,7 +286,8 @@ fn from_toml(file: &str, text: &str) -> Result<Layer> {
         .map_err(|error| ConfigError(format!("settings file {file}: {error}")))?;
     let mut layer = Layer::new();
     for (name, value) in table {
-        let key = known(&name).ok_or_else(|| unknown(&name, &format!("settings file {file}")))?;
+        let key =
+            known(&name).ok_or_else(|| unknown(&name, &format!("in settings file {file}")))?;
         let place = format!("settings file {file}");
         let value = match (key.shape, value) {
             (_, toml::Value::String(text)) => from_text(key, &text, &place)?,
@@ -320,7 +334,7 @@ fn wrong(key: &Key, text: &str, place: &str, shape: Shape) -> String {
     )
 }
 
-fn assemble(mut layer: Layer, unknown_variables: Vec<String>) -> Result<Config> {
+fn assemble(mut layer: Layer) -> Result<Config> {
     let mut own = |name: &str| {
         let (value, place) = layer.remove(name)?;
         value.as_str().map(|text| (text.to_owned(), place))
@@ -357,7 +371,6 @@ fn assemble(mut layer: Layer, unknown_variables: Vec<String>) -> Result<Config> 
         log,
         log_format,
         settings,
-        unknown_variables,
     })
 }
 
@@ -485,13 +498,27 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_not_ours_is_reported_and_not_refused() {
-        let config = load(
-            None,
-            variables(&[("APIARY_SERVICE_HOST", "x"), ("PATH", "y")]),
-            &[],
+    fn an_unknown_variable_of_ours_is_refused_with_the_nearest_key() {
+        let error = load(None, variables(&[("APIARY_MEMROY", "1GiB")]), &[]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("APIARY_MEMROY") && error.contains("nearest is \"memory\""),
+            "{error}"
         );
-        assert_eq!(config.unwrap().unknown_variables, ["APIARY_SERVICE_HOST"]);
+        let others = variables(&[
+            ("APIARY_CONFIG", "x"),
+            ("APIARY_HISTORY", "y"),
+            ("PATH", "z"),
+        ]);
+        assert!(load(None, others, &[]).is_ok());
+    }
+
+    #[test]
+    fn distances_count_letters() {
+        assert_eq!(distance("memory", "memory"), 0);
+        assert_eq!(distance("memory", "memry"), 1);
+        assert_eq!(distance("bees", "trees"), 2);
+        assert_eq!(distance("", "abc"), 3);
     }
 
     #[test]

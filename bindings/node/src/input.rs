@@ -4,10 +4,11 @@
 //! file. Never holds more than a few batches and one Parquet row group's pages in memory.
 
 use crate::args::FileFormat;
+use crate::exact;
 use crate::failure::{Failure, Result};
 use apiary::arrow::array::RecordBatch;
 use apiary::arrow::csv;
-use apiary::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use apiary::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use apiary::arrow::error::ArrowError;
 use apiary::arrow::ipc::reader::{FileReader, StreamReader};
 use apiary::arrow::json::reader::{ReaderBuilder, infer_json_schema};
@@ -96,7 +97,9 @@ impl Input {
             return Err(Failure::Usage("there is no file to load".into()));
         };
         let schema = match (format, existing) {
-            (FileFormat::Csv | FileFormat::Json, Some(existing)) => fitted(&schema, existing),
+            (FileFormat::Csv, Some(existing)) => fitted(&schema, existing),
+            // A field may stand in later rows only, so all columns of the frame are looked for.
+            (FileFormat::Json, Some(existing)) => with_all_of(&fitted(&schema, existing), existing),
             _ => without_null_type(&schema),
         };
         Ok(Self {
@@ -165,7 +168,7 @@ impl Input {
                 let schema = fitted(&Arc::new(header), &self.schema);
                 let format = csv_format(path, &self.text)?;
                 let reader = counted(file, done);
-                let reader = csv::ReaderBuilder::new(schema)
+                let reader = csv::ReaderBuilder::new(exact::readable(&schema, false))
                     .with_format(format)
                     .with_batch_size(BATCH_ROWS)
                     .build_buffered(BufReader::with_capacity(BUFFER_BYTES, reader))?;
@@ -173,8 +176,11 @@ impl Input {
             }
             FileFormat::Json => {
                 let reader = BufReader::with_capacity(BUFFER_BYTES, counted(file, done));
-                let reader = ReaderBuilder::new(self.schema.clone())
+                let reader = ReaderBuilder::new(exact::readable(&self.schema, true))
                     .with_batch_size(BATCH_ROWS)
+                    // Fields that no column was made for are an error, not left out.
+                    .with_strict_mode(true)
+                    .with_coerce_primitive(true)
                     .build(reader)?;
                 Ok(Box::new(reader))
             }
@@ -269,7 +275,17 @@ fn csv_schema(path: &Path, text: &TextOptions, rows: Option<usize>) -> Result<Sc
     if schema.fields().is_empty() {
         return Err(ArrowError::CsvError("there is no header line".into()));
     }
-    Ok(schema)
+    // As exact as a frame keeps times: later rows may have fractions of a second.
+    let fields = schema.fields().iter().map(|field| {
+        let data_type = match field.data_type() {
+            DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => {
+                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+            }
+            other => other.clone(),
+        };
+        field.as_ref().clone().with_data_type(data_type)
+    });
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn csv_format(path: &Path, text: &TextOptions) -> Result<csv::reader::Format, ArrowError> {
@@ -388,6 +404,20 @@ fn fitted(columns: &SchemaRef, existing: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// The columns, and those of the frame that are not among them.
+fn with_all_of(columns: &SchemaRef, existing: &SchemaRef) -> SchemaRef {
+    let is_there = |known: &Field| {
+        let name = known.name().to_lowercase();
+        let mut fields = columns.fields().iter();
+        fields.any(|field| field.name().to_lowercase() == name)
+    };
+    let others = existing.fields().iter().filter(|known| !is_there(known));
+    let others =
+        others.map(|known| Arc::new(Field::new(known.name(), known.data_type().clone(), true)));
+    let fields = columns.fields().iter().cloned().chain(others);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// A column without any value has no type to guess; texts hold everything that may come.
 fn without_null_type(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
@@ -414,7 +444,9 @@ fn aligned(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arrow
         if column.data_type() == field.data_type() {
             Ok(column.clone())
         } else {
-            apiary::arrow::compute::cast(column, field.data_type())
+            exact::converted(column, field.data_type()).map_err(|error| {
+                ArrowError::CastError(format!("column {:?}: {error}", field.name()))
+            })
         }
     });
     let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
@@ -441,8 +473,18 @@ fn input_error(path: &Path, error: ArrowError) -> InputError {
 
 /// With a hint where a guess may have been wrong.
 fn said(error: &ArrowError) -> String {
+    const UNKNOWN_FIELD: &str = " missing from schema";
     match error {
-        ArrowError::ParseError(_) | ArrowError::CsvError(_) | ArrowError::JsonError(_) => {
+        ArrowError::JsonError(text) if text.ends_with(UNKNOWN_FIELD) => format!(
+            "{} is in none of the rows that columns were guessed from, and the frame has no such \
+             column (--infer-rows 0 guesses from all rows)",
+            text.trim_end_matches(UNKNOWN_FIELD)
+                .replace("column '", "field '")
+        ),
+        ArrowError::ParseError(_)
+        | ArrowError::CsvError(_)
+        | ArrowError::JsonError(_)
+        | ArrowError::CastError(_) => {
             format!("{error} (--infer-rows 0 guesses types from all rows)")
         }
         other => other.to_string(),

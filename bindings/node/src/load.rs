@@ -8,9 +8,8 @@ use crate::failure::{Failure, Result};
 use crate::input::{Input, TextOptions};
 use crate::progress::Meter;
 use crate::run::written;
-use crate::signals::Interrupts;
+use crate::signals::{Interrupts, in_thread};
 use apiary::arrow::array::RecordBatch;
-use apiary::arrow::datatypes::SchemaRef;
 use apiary::{
     Apiary, CancellationToken, Error, Frame, FrameName, InputError, WriteOptions, WriteReport,
 };
@@ -21,11 +20,14 @@ use std::sync::atomic::AtomicU64;
 
 pub async fn load(options: Load, apiary: &Apiary, interrupts: &Interrupts) -> Result<()> {
     let name = apiary.resolve(&options.frame)?;
-    let existing = match apiary.frame(&options.frame).await {
-        Ok(frame) => Some(frame),
-        Err(Error::NotFound { .. }) => None,
-        Err(error) => return Err(error.into()),
+    let find = async {
+        match apiary.frame(&options.frame).await {
+            Ok(frame) => Ok(Some(frame)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     };
+    let existing = interrupts.or_cancelled(find).await?;
     let report = match existing {
         Some(frame) => append(&options, &frame, interrupts).await?,
         None => match make(&options, apiary, &name, interrupts).await {
@@ -41,13 +43,23 @@ pub async fn load(options: Load, apiary: &Apiary, interrupts: &Interrupts) -> Re
     Ok(())
 }
 
-fn examine(options: &Load, columns: Option<&SchemaRef>) -> Result<Input> {
+/// Looks at the files, for a frame that exists or for a new one. Changes nothing.
+async fn examine(options: &Load, frame: Option<&Frame>, interrupts: &Interrupts) -> Result<Input> {
     let text = TextOptions {
         delimiter: options.delimiter.map(delimiter).transpose()?,
         null: options.null.clone(),
         infer_rows: options.infer_rows,
     };
-    Input::examine(&options.files, options.format, text, columns)
+    let (files, format) = (options.files.clone(), options.format);
+    let examine = async {
+        let columns = match frame {
+            Some(frame) => Some(frame.schema().await?),
+            None => None,
+        };
+        let examine = move || Input::examine(&files, format, text, columns.as_ref());
+        in_thread("apiary-examine", examine).await
+    };
+    interrupts.or_cancelled(examine).await
 }
 
 /// Into a frame that exists.
@@ -58,7 +70,7 @@ async fn append(options: &Load, frame: &Frame, interrupts: &Interrupts) -> Resul
             frame.name()
         )));
     }
-    let input = examine(options, Some(&frame.schema().await?))?;
+    let input = examine(options, Some(frame), interrupts).await?;
     write(input, options.overwrite, interrupts, async |rows, how| {
         frame.write_with(rows, how).await
     })
@@ -72,7 +84,7 @@ async fn make(
     name: &FrameName,
     interrupts: &Interrupts,
 ) -> Result<WriteReport> {
-    let input = examine(options, None)?;
+    let input = examine(options, None, interrupts).await?;
     let (schema, columns) = (input.schema.clone(), &options.partition_by);
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let hive = apiary.hive(name.hive.as_str()).await?;

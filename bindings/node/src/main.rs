@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod config;
 mod demo;
+mod exact;
 mod failure;
 mod input;
 mod load;
@@ -27,10 +28,10 @@ use crate::args::{Cli, Command, Inspect, Sql};
 use crate::config::{Config, LogFormat};
 use crate::failure::{Failure, Result};
 use crate::run::Runner;
-use crate::signals::Interrupts;
+use crate::signals::{Interrupts, in_thread};
 use apiary::{Apiary, Role, Session};
 use clap::Parser;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
@@ -80,7 +81,7 @@ fn command(started: Instant) -> Result<()> {
             runtime.block_on(start::start(apiary, &interrupts, started))
         }),
         Command::Sql(options) => {
-            let text = statements(&options)?;
+            let text = runtime.block_on(interrupts.or_cancelled(statements(&options)))?;
             with_node(&config, Role::Brief, &runtime, &interrupts, |apiary| {
                 runtime.block_on(sql(&text, &options, apiary, &interrupts))
             })
@@ -129,10 +130,7 @@ fn with_node<T>(
     let builder = Apiary::builder(&config.storage)
         .settings(config.settings.clone())
         .role(role);
-    let apiary = runtime.block_on(async {
-        let opened = interrupts.or_cancelled(async { Ok(builder.open().await?) });
-        opened.await
-    })?;
+    let apiary = runtime.block_on(interrupts.or_cancelled(async { Ok(builder.open().await?) }))?;
     let outcome = task(&apiary);
     // Inside an async block, because the timer wants a runtime around it when it is made.
     let stopped = runtime.block_on(async { tokio::time::timeout(STOP, apiary.shutdown()).await });
@@ -144,24 +142,26 @@ fn with_node<T>(
     outcome
 }
 
-fn statements(options: &Sql) -> Result<String> {
+/// A file or the standard input may come slowly, or never.
+async fn statements(options: &Sql) -> Result<String> {
     if !options.statements.is_empty() {
         return Ok(options.statements.join(";\n"));
     }
-    if let Some(path) = &options.file {
-        return std::fs::read_to_string(path).map_err(|error| Failure::file(path, error));
+    if let Some(path) = options.file.clone() {
+        let read =
+            move || std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error));
+        return in_thread("apiary-statements", read).await;
     }
-    let mut text = String::new();
     if std::io::stdin().is_terminal() {
         eprintln!("Type statements, then Ctrl-D.");
     }
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|source| Failure::File {
+    let read = || {
+        std::io::read_to_string(std::io::stdin()).map_err(|source| Failure::File {
             path: "standard input".into(),
             source,
-        })?;
-    Ok(text)
+        })
+    };
+    in_thread("apiary-statements", read).await
 }
 
 async fn sql(text: &str, options: &Sql, apiary: &Apiary, interrupts: &Interrupts) -> Result<()> {
@@ -198,9 +198,6 @@ fn log_to_stderr(config: &Config) -> Result<()> {
     match config.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
-    }
-    for variable in &config.unknown_variables {
-        tracing::warn!(variable, "no setting has this name");
     }
     Ok(())
 }

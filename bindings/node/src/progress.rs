@@ -18,7 +18,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A bar for a running query; appears after a while. Needs a tokio runtime around it.
+    /// A bar for a running statement; appears after a while. Needs a tokio runtime around it.
     pub fn of_query(progress: Arc<Progress>) -> Self {
         Self::follow("{spinner} {elapsed} {msg}", move |bar| {
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

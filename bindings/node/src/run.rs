@@ -37,6 +37,8 @@ impl Runner<'_> {
             cancel: Some(cancel.clone()),
             ..QueryOptions::default()
         };
+        // From the beginning: a statement that writes only answers when it is done.
+        let meter = Meter::of_query(options.progress.clone());
         let execute = self.apiary.execute(statement, session, options);
         let answer = match self.interrupts.told(&cancel, execute).await {
             Err(Error::Cancelled) => return Err(Failure::Cancelled),
@@ -44,9 +46,9 @@ impl Runner<'_> {
         };
         let session = answer.session().clone();
         if answer.has_rows() {
-            self.print(answer).await?;
+            self.print(answer, meter).await?;
         } else {
-            self.drain(answer).await?;
+            self.drain(answer, meter).await?;
         }
         Ok(Outcome {
             session,
@@ -54,8 +56,7 @@ impl Runner<'_> {
         })
     }
 
-    async fn print(&self, mut answer: Answer) -> Result<()> {
-        let meter = Meter::of_query(answer.progress().clone());
+    async fn print(&self, mut answer: Answer, meter: Meter) -> Result<()> {
         let out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
         let mut sink = Sink::start(self.format, answer.schema(), out)?;
         loop {
@@ -76,8 +77,7 @@ impl Runner<'_> {
         sink.finish()
     }
 
-    async fn drain(&self, mut answer: Answer) -> Result<()> {
-        let meter = Meter::of_query(answer.progress().clone());
+    async fn drain(&self, mut answer: Answer, meter: Meter) -> Result<()> {
         loop {
             let batch = tokio::select! {
                 biased;

@@ -15,6 +15,10 @@ use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+/// Lines of a script that are read before they are run.
+const LINES_AHEAD: usize = 16;
 
 const HELP: &str = "\
 Statements end with a semicolon and may have several lines.
@@ -64,12 +68,11 @@ pub fn shell(
     if std::io::stdin().is_terminal() {
         return prompt.interactive(history(options));
     }
-    for line in std::io::stdin().lock().lines() {
-        let line = line.map_err(|source| Failure::File {
-            path: "standard input".into(),
-            source,
-        })?;
-        if !prompt.take(&line)? {
+    let mut lines = lines_of_stdin()?;
+    loop {
+        let line = runtime.block_on(interrupts.or_cancelled(async { Ok(lines.recv().await) }))?;
+        let Some(line) = line else { break };
+        if !prompt.take(&line?)? {
             break;
         }
     }
@@ -77,6 +80,29 @@ pub fn shell(
     prompt
         .failed
         .map_or(Ok(()), |code| Err(Failure::Told(code)))
+}
+
+/// Read by a thread, so that a signal need not wait for the next line.
+fn lines_of_stdin() -> Result<mpsc::Receiver<Result<String>>> {
+    let failed = |path: &str| {
+        let path = path.to_owned();
+        |source| Failure::File { path, source }
+    };
+    let (sender, receiver) = mpsc::channel(LINES_AHEAD);
+    std::thread::Builder::new()
+        .name("apiary-lines".into())
+        .spawn(move || {
+            for line in std::io::stdin().lock().lines() {
+                if sender
+                    .blocking_send(line.map_err(failed("standard input")))
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        })
+        .map_err(failed("a reading thread"))?;
+    Ok(receiver)
 }
 
 fn history(options: &Shell) -> Option<PathBuf> {
@@ -101,7 +127,7 @@ impl Prompt<'_> {
                     if !line.trim().is_empty() {
                         let _ = editor.add_history_entry(line.as_str());
                     }
-                    if !self.take(&line)? {
+                    if self.interrupts.is_final() || !self.take(&line)? {
                         break;
                     }
                 }
@@ -159,6 +185,10 @@ impl Prompt<'_> {
     /// Runs what is complete. An error ends these statements and not the shell.
     fn run(&mut self, text: &str) -> Result<()> {
         let interactive = std::io::stdin().is_terminal();
+        if interactive {
+            // One that came while nothing ran is not meant for this statement.
+            self.interrupts.reset();
+        }
         match self.try_run(text) {
             Ok(()) => {
                 // One that came while a statement was committing did not end it.
@@ -168,11 +198,12 @@ impl Prompt<'_> {
                 Ok(())
             }
             Err(failure @ Failure::OutputClosed) => Err(failure),
-            Err(failure @ Failure::Cancelled) if !interactive => Err(failure),
+            Err(failure @ Failure::Cancelled) if !interactive || self.interrupts.is_final() => {
+                Err(failure)
+            }
             Err(failure) => {
                 eprintln!("error: {failure}");
                 self.failed.get_or_insert(failure.exit_code());
-                self.interrupts.reset();
                 Ok(())
             }
         }

@@ -9,16 +9,24 @@ use apiary::CancellationToken;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Exit code after a cancel: 128 + SIGINT, as shells have it.
 pub const CANCELLED_CODE: i32 = 130;
 
+/// What has come since the last [`Interrupts::reset`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Signals {
+    asked: bool,
+    /// SIGTERM means the process, not what it does at the moment.
+    terminated: bool,
+}
+
 /// Tells when somebody asked to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
-    count: watch::Receiver<u64>,
-    sender: watch::Sender<u64>,
+    signals: watch::Receiver<Signals>,
+    sender: watch::Sender<Signals>,
 }
 
 impl Interrupts {
@@ -34,7 +42,7 @@ impl Interrupts {
         if code != 0 {
             return Err(io::Error::from_raw_os_error(code));
         }
-        let (sender, count) = watch::channel(0);
+        let (sender, received) = watch::channel(Signals::default());
         let asked = sender.clone();
         std::thread::Builder::new()
             .name("apiary-signals".into())
@@ -45,19 +53,32 @@ impl Interrupts {
                     if unsafe { libc::sigwait(&signals, &mut signal) } != 0 {
                         return;
                     }
-                    if *asked.borrow() > 0 {
+                    if asked.borrow().asked {
                         // SAFETY: ends the process without running anything that could wait.
                         unsafe { libc::_exit(CANCELLED_CODE) };
                     }
-                    asked.send_modify(|count| *count += 1);
+                    asked.send_modify(|signals| {
+                        signals.asked = true;
+                        signals.terminated |= signal == libc::SIGTERM;
+                    });
                 }
             })?;
-        Ok(Self { count, sender })
+        Ok(Self {
+            signals: received,
+            sender,
+        })
+    }
+
+    /// Signals that never come.
+    #[cfg(test)]
+    pub fn silent() -> Self {
+        let (sender, signals) = watch::channel(Signals::default());
+        Self { signals, sender }
     }
 
     /// Whether a signal has come.
     pub fn is_asked(&self) -> bool {
-        *self.count.borrow() > 0
+        self.signals.borrow().asked
     }
 
     /// Runs something that watches no signals to its end, or to the first signal.
@@ -74,9 +95,14 @@ impl Interrupts {
 
     /// Waits until a signal has come.
     pub async fn asked(&self) {
-        let mut count = self.count.clone();
+        let mut signals = self.signals.clone();
         // The sender lives as long as we do, so this cannot fail.
-        let _ = count.wait_for(|count| *count > 0).await;
+        let _ = signals.wait_for(|signals| signals.asked).await;
+    }
+
+    /// Whether the process is to end, and not only what it does.
+    pub fn is_final(&self) -> bool {
+        self.signals.borrow().terminated
     }
 
     /// The outcome of work that `cancel` takes back. Once a signal comes the work is told so, and
@@ -95,8 +121,30 @@ impl Interrupts {
 
     /// The shell has dealt with the interrupt and goes on.
     pub fn reset(&self) {
-        self.sender.send_modify(|count| *count = 0);
+        self.sender
+            .send_modify(|signals| signals.asked = signals.terminated);
     }
+}
+
+/// Runs work that blocks on a thread of its own, so that a signal need not wait for its end. The
+/// thread is left behind then, and ends with the process.
+pub async fn in_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, outcome) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _ = sender.send(work());
+        })
+        .map_err(|source| Failure::File {
+            path: "a thread".into(),
+            source,
+        })?;
+    outcome
+        .await
+        .unwrap_or_else(|_| Err(apiary::Error::Bug(format!("the thread {name} panicked")).into()))
 }
 
 fn stop_signals() -> libc::sigset_t {

@@ -3,7 +3,7 @@
 use crate::failure::Result;
 use crate::memory;
 use crate::signals::Interrupts;
-use apiary::{Apiary, NodeStatus};
+use apiary::{Apiary, Error, ErrorKind, NodeStatus};
 use std::time::{Duration, Instant};
 
 /// How often the node is looked at, to give memory back once it rests.
@@ -19,19 +19,38 @@ pub async fn start(apiary: &Apiary, interrupts: &Interrupts, started: Instant) -
         status.bees.len(),
         started.elapsed().as_millis()
     );
+    watch(apiary, interrupts, LOOK).await?;
+    eprintln!("stopping");
+    Ok(())
+}
+
+/// Looks at the node again and again until a signal comes.
+///
+/// # Errors
+/// When the node has given up, as it does when one of its parts keeps failing: whoever started this
+/// process can start it anew, and a process without a node must not look alive.
+async fn watch(apiary: &Apiary, interrupts: &Interrupts, pause: Duration) -> Result<()> {
     let mut keeper = IdleKeeper::default();
     loop {
         tokio::select! {
             biased;
-            () = interrupts.asked() => break,
-            () = tokio::time::sleep(LOOK) => {}
+            () = interrupts.asked() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
         }
-        if let Ok(status) = apiary.status().await {
-            keeper.look(&status);
+        match apiary.status().await {
+            Ok(status) => keeper.look(&status),
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(%error, "the node did not say how it is");
+            }
+            Err(error) => {
+                return Err(Error::Bug(format!(
+                    "the node has given up, because a part of it kept failing (the log says \
+                     which); start it again: {error}"
+                ))
+                .into());
+            }
         }
     }
-    eprintln!("stopping");
-    Ok(())
 }
 
 /// Gives memory back once after each stretch of work, when nothing runs.
@@ -65,6 +84,17 @@ impl IdleKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_has_given_up_ends_the_command_as_a_defect() {
+        let apiary = Apiary::open_blocking("memory://").unwrap();
+        apiary.block_on(apiary.shutdown()).unwrap();
+        let silent = Interrupts::silent();
+        let watched = watch(&apiary, &silent, Duration::ZERO);
+        let failure = apiary.block_on(watched).unwrap_err();
+        assert_eq!(failure.exit_code(), 70);
+        assert!(failure.to_string().contains("has given up"), "{failure}");
+    }
 
     #[test]
     fn memory_is_given_back_once_after_work_and_not_during_it() {

@@ -106,16 +106,25 @@ impl Table {
 
 /// Writes all rows of a table in one commit, unless they are there.
 pub async fn fill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<Option<WriteReport>> {
-    if frame.info().await?.row_count == Some(table.row_count(scale)) {
+    if is_filled(frame, table, scale).await? {
         return Ok(None);
     }
-    // Of another scale, or none yet.
+    refill(frame, table, scale).await.map(Some)
+}
+
+/// Whether a frame has the rows of a table at this scale. Another scale has another number of rows.
+pub async fn is_filled(frame: &Frame, table: Table, scale: f64) -> apiary::Result<bool> {
+    Ok(frame.info().await?.row_count == Some(table.row_count(scale)))
+}
+
+/// Writes all rows of a table in one commit, in place of what is there.
+pub async fn refill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<WriteReport> {
     let options = WriteOptions {
         overwrite: true,
         ..Default::default()
     };
     let rows = futures::stream::iter(table.reader(scale));
-    Ok(Some(frame.write_with(rows, options).await?))
+    frame.write_with(rows, options).await
 }
 
 /// The text of a query, 1 to 22, as one statement. The scale is a parameter of query 11.

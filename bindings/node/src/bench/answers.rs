@@ -2,16 +2,20 @@
 //!
 //! Row by row; only floating-point values may differ, by [`TOLERANCE`]. Where one engine gives a
 //! decimal and the other a float or a decimal of another scale (averages, quotients), they may differ
-//! by one unit of the coarser one's last digit. Rows may stand in another order, because ORDER BY
-//! leaves ties open.
+//! by one unit of the coarser one's last digit. The columns of ORDER BY must stand in the same order;
+//! rows that tie in all of them may stand in any, as may all rows of a query without ORDER BY.
 
+use super::unexpected;
 use crate::failure::{Failure, Result};
 use apiary::arrow::array::{Array, ArrayRef, Float64Array, RecordBatch};
 use apiary::arrow::compute::{cast, concat_batches};
-use apiary::arrow::datatypes::DataType;
+use apiary::arrow::datatypes::{DataType, Schema};
 use apiary::arrow::error::ArrowError;
 use apiary::arrow::ipc::reader::FileReader;
 use apiary::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::sql::sqlparser::ast::{Expr, OrderByKind, Statement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use std::fs::File;
 use std::path::Path;
 
@@ -51,18 +55,73 @@ impl Value {
     }
 }
 
-/// What differs first, or nothing.
-pub fn difference(ours: &Path, theirs: &Path) -> Result<Option<String>> {
-    Ok(compare(read(ours)?, read(theirs)?))
+/// An answer: the names of its columns, and its rows.
+struct Answer {
+    columns: Vec<String>,
+    rows: Vec<Vec<Value>>,
 }
 
-fn compare(mut ours: Vec<Vec<Value>>, mut theirs: Vec<Vec<Value>>) -> Option<String> {
+/// What differs first between two answers to `sql`, or nothing.
+pub fn difference(sql: &str, ours: &Path, theirs: &Path) -> Result<Option<String>> {
+    let (ours, theirs) = (read(ours)?, read(theirs)?);
+    let order = order_columns(sql, &ours.columns)?;
+    Ok(compare(ours.rows, theirs.rows, &order))
+}
+
+/// The columns that a query orders its rows by, as indexes.
+///
+/// # Errors
+/// `Bug` for an ORDER BY that does not name columns of the answer.
+fn order_columns(sql: &str, columns: &[String]) -> Result<Vec<usize>> {
+    let statements = Parser::parse_sql(&GenericDialect {}, sql)
+        .map_err(|error| unexpected(format!("{error} in {sql}")))?;
+    let Some(Statement::Query(query)) = statements.into_iter().next() else {
+        return Err(unexpected(format!("no query: {sql}")));
+    };
+    let Some(order) = query.order_by else {
+        return Ok(Vec::new());
+    };
+    let OrderByKind::Expressions(keys) = order.kind else {
+        return Err(unexpected(format!("ORDER BY ALL in {sql}")));
+    };
+    let index = |key: &Expr| {
+        let name = match key {
+            Expr::Identifier(name) => Some(name),
+            Expr::CompoundIdentifier(parts) => parts.last(),
+            _ => None,
+        };
+        let name = name.map(|name| name.value.to_lowercase());
+        let index = columns
+            .iter()
+            .position(|column| Some(column.to_lowercase()) == name);
+        index.ok_or_else(|| unexpected(format!("ORDER BY {key} is no column of {columns:?}")))
+    };
+    keys.iter().map(|key| index(&key.expr)).collect()
+}
+
+fn compare(
+    mut ours: Vec<Vec<Value>>,
+    mut theirs: Vec<Vec<Value>>,
+    order: &[usize],
+) -> Option<String> {
     if ours.len() != theirs.len() {
         return Some(format!("{} rows instead of {}", ours.len(), theirs.len()));
     }
-    first_difference(&ours, &theirs)?;
-    for rows in [&mut ours, &mut theirs] {
-        rows.sort_by_cached_key(|row| key(row));
+    let keys = |rows: &[Vec<Value>]| -> Vec<Vec<Value>> {
+        let key = |row: &Vec<Value>| order.iter().map(|index| row[*index].clone()).collect();
+        rows.iter().map(key).collect()
+    };
+    let keys_of_theirs = keys(&theirs);
+    if let Some(difference) = first_difference(&keys(&ours), &keys_of_theirs) {
+        return Some(format!("in the columns of ORDER BY, {difference}"));
+    }
+    let mut start = 0;
+    for tie in keys_of_theirs.chunk_by(|one, next| are_equal(one, next)) {
+        let rows = start..start + tie.len();
+        for side in [&mut ours, &mut theirs] {
+            side[rows.clone()].sort_by_cached_key(|row| key(row));
+        }
+        start = rows.end;
     }
     first_difference(&ours, &theirs)
 }
@@ -93,14 +152,22 @@ fn key(row: &[Value]) -> (Vec<String>, Vec<String>) {
     (texts.collect(), numbers.collect())
 }
 
-fn read(path: &Path) -> Result<Vec<Vec<Value>>> {
+fn read(path: &Path) -> Result<Answer> {
     let file = File::open(path).map_err(|error| Failure::file(path, error))?;
-    let rows = FileReader::try_new(file, None).and_then(|reader| {
+    let answer = FileReader::try_new(file, None).and_then(|reader| {
         let schema = reader.schema();
         let batches = reader.collect::<Result<Vec<_>, _>>()?;
-        rows_of(&concat_batches(&schema, &batches)?)
+        Ok(Answer {
+            columns: names(&schema),
+            rows: rows_of(&concat_batches(&schema, &batches)?)?,
+        })
     });
-    rows.map_err(|error| apiary::Error::rejected(format!("{}: {error}", path.display())).into())
+    answer.map_err(|error| apiary::Error::rejected(format!("{}: {error}", path.display())).into())
+}
+
+fn names(schema: &Schema) -> Vec<String> {
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    names.collect()
 }
 
 fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, ArrowError> {
@@ -148,6 +215,7 @@ fn values_of(column: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpch::{QUERY_COUNT, query};
 
     #[test]
     fn a_decimal_may_be_rounded_where_the_other_engine_has_another_type() {
@@ -167,14 +235,58 @@ mod tests {
     }
 
     #[test]
-    fn order_and_the_last_bits_of_floats_do_not_matter_and_all_else_does() {
+    fn the_last_bits_of_floats_do_not_matter_and_all_else_does() {
         let ours = vec![row("a", 1.0), row("b", 2.0)];
+        let theirs = |second| vec![row("a", 1.0), second];
         assert_eq!(
-            compare(ours.clone(), vec![row("b", 2.0 + 1e-12), row("a", 1.0)]),
+            compare(ours.clone(), theirs(row("b", 2.0 + 1e-12)), &[]),
             None
         );
-        assert!(compare(ours.clone(), vec![row("a", 1.0), row("b", 2.1)]).is_some());
-        assert!(compare(ours.clone(), vec![row("a", 1.0), row("c", 2.0)]).is_some());
-        assert!(compare(ours, vec![row("a", 1.0)]).is_some());
+        assert!(compare(ours.clone(), theirs(row("b", 2.1)), &[0]).is_some());
+        assert!(compare(ours.clone(), theirs(row("c", 2.0)), &[0]).is_some());
+        assert!(compare(ours, vec![row("a", 1.0)], &[]).is_some());
+    }
+
+    #[test]
+    fn only_rows_that_tie_may_stand_in_another_order() {
+        let ours = vec![row("a", 1.0), row("b", 1.0), row("c", 2.0)];
+        let tied = vec![row("b", 1.0), row("a", 1.0), row("c", 2.0)];
+        let moved = vec![row("a", 1.0), row("c", 2.0), row("b", 1.0)];
+        assert_eq!(compare(ours.clone(), tied.clone(), &[1]), None);
+        assert!(compare(ours.clone(), tied, &[0]).is_some());
+        assert!(compare(ours.clone(), moved.clone(), &[1]).is_some());
+        assert_eq!(compare(ours, moved, &[]), None);
+    }
+
+    #[test]
+    fn rows_of_one_tie_are_not_taken_for_those_of_another() {
+        let ours = vec![row("a", 1.0), row("b", 2.0)];
+        let swapped = vec![row("b", 1.0), row("a", 2.0)];
+        assert!(compare(ours, swapped, &[1]).is_some());
+    }
+
+    #[test]
+    fn every_tpch_query_orders_by_columns_of_its_answer() {
+        // The columns are not known without running it: any name that it orders by will do.
+        let ordered = (1..=QUERY_COUNT).filter(|number| {
+            let sql = query(*number, 1.0);
+            let Some((_, keys)) = sql.rsplit_once("order by") else {
+                return false;
+            };
+            let names = keys.split_once("limit").map_or(keys, |(keys, _)| keys);
+            let names: Vec<String> = names
+                .split(',')
+                .filter_map(|key| Some(key.split_whitespace().next()?.to_owned()))
+                .collect();
+            let order = order_columns(&sql, &names).unwrap();
+            assert_eq!(
+                order,
+                (0..names.len()).collect::<Vec<_>>(),
+                "query {number}"
+            );
+            true
+        });
+        assert_eq!(ordered.count(), 18);
+        assert!(order_columns("SELECT a FROM t ORDER BY a + 1", &["a".into()]).is_err());
     }
 }

@@ -186,7 +186,7 @@ impl Field<'_> {
             let mut equal = answers.len() == handles.len();
             if let Some(((OURS, ours), others)) = answers.split_first() {
                 for (name, theirs) in others {
-                    if let Some(difference) = answers::difference(ours, theirs)? {
+                    if let Some(difference) = answers::difference(&sql, ours, theirs)? {
                         self.fail(format!("query {number} differs from {name}: {difference}"));
                         equal = false;
                     }
