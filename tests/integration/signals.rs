@@ -18,18 +18,21 @@ fn start(bench: &Bench, arguments: &[&str]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("apiary-node starts");
-    let path = format!("/proc/{}/status", child.id());
-    loop {
-        let status = std::fs::read_to_string(&path).expect("the process lives");
-        let blocked = status
-            .lines()
-            .find_map(|line| line.strip_prefix("SigBlk:"))
-            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        if blocked.is_some_and(|mask| mask & INTERRUPT_BIT != 0) {
-            return child;
-        }
+    while !takes_signals(child.id()) {
         std::thread::yield_now();
     }
+    child
+}
+
+fn takes_signals(process: u32) -> bool {
+    let path = format!("/proc/{process}/status");
+    let status = std::fs::read_to_string(path).expect("the process lives");
+    assert!(!status.contains("State:\tZ"), "the command has ended");
+    let blocked = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigBlk:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    blocked.is_some_and(|mask| mask & INTERRUPT_BIT != 0)
 }
 
 fn send(child: &Child, signal: &str) -> bool {

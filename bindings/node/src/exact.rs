@@ -4,7 +4,7 @@
 //! day goes where a date is wanted, and digits of a second where there is no room for them. So such
 //! columns are read as texts first and then converted, and what does not fit is refused.
 
-use apiary::arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use apiary::arrow::array::{ArrayRef, AsArray, StringArray};
 use apiary::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use apiary::arrow::compute::{CastOptions, cast_with_options};
 use apiary::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -120,7 +120,7 @@ fn is_below_microseconds(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apiary::arrow::array::Int64Array;
+    use apiary::arrow::array::{Array, Int64Array};
 
     fn texts(texts: &[&str]) -> ArrayRef {
         Arc::new(StringArray::from(texts.to_vec()))
