@@ -16,8 +16,9 @@ fn batch(ids: &[i64]) -> RecordBatch {
     .unwrap()
 }
 
-fn memory() -> Apiary {
-    Apiary::builder("memory://")
+/// A meadow in memory is shared by its name: each test has its own.
+fn memory(name: &str) -> Apiary {
+    Apiary::builder(&format!("memory://{name}"))
         .bees(2)
         .open_blocking()
         .unwrap()
@@ -54,7 +55,7 @@ async fn it_may_be_dropped_without_a_shutdown_inside_another_runtime() {
 
 #[test]
 fn after_its_shutdown_a_node_makes_drops_and_shows_no_names() {
-    let apiary = memory();
+    let apiary = memory("stopped");
     block_on(async {
         let hive = apiary.create_hive("h").await.unwrap();
         let box_ns = hive.create_box("b").await.unwrap();
@@ -95,7 +96,7 @@ fn after_its_shutdown_a_node_makes_drops_and_shows_no_names() {
 
 #[test]
 fn several_statements_run_in_order_and_use_is_remembered() {
-    let apiary = memory();
+    let apiary = memory("statements");
     block_on(async {
         apiary
             .create_hive("farm")
@@ -116,7 +117,7 @@ fn several_statements_run_in_order_and_use_is_remembered() {
 
 #[test]
 fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
-    let apiary = memory();
+    let apiary = memory("frames");
     block_on(async {
         let hive = apiary.create_hive("h").await.unwrap();
         let box_ns = hive.create_box("b").await.unwrap();
@@ -174,7 +175,7 @@ fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
 
 #[test]
 fn a_stream_that_fails_leaves_the_frame_as_it_was() {
-    let apiary = memory();
+    let apiary = memory("failing");
     block_on(async {
         apiary
             .sql("CREATE TABLE t (id BIGINT, name VARCHAR)")
