@@ -29,13 +29,8 @@ fn acknowledged(child: &mut Child) -> Vec<u64> {
 
 const LOG: &str = "CREATE TABLE log (writer BIGINT NOT NULL, \"commit\" BIGINT NOT NULL, \"row\" BIGINT NOT NULL)";
 
-/// How many times a writer is killed. `TEST_KILLS` asks for more than the suite has time for.
-fn kills() -> u64 {
-    std::env::var("TEST_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(40)
-}
+/// How many times a writer is killed.
+const KILLS: u64 = 200;
 
 #[test]
 fn every_acknowledged_row_survives_kill_9_exactly_once() {
@@ -44,7 +39,7 @@ fn every_acknowledged_row_survives_kill_9_exactly_once() {
     let mut random = Random(0x5eed);
     let rows = 100;
     let mut all_acknowledged = Vec::new();
-    for attempt in 0..kills() {
+    for attempt in 0..KILLS {
         let mut child = writer(&bench, attempt, 1_000_000, rows);
         // The moment is what is random here; the outcome is not judged by time.
         std::thread::sleep(Duration::from_millis(random.below(400)));
