@@ -82,12 +82,8 @@ pub(crate) async fn write(
 ) -> Result<WriteReport> {
     let started_at = context.environment.host.clock.monotonic();
     check_deadline(context, job.deadline)?;
-    let backpressure = job
-        .options
-        .backpressure
-        .unwrap_or(context.environment.settings.backpressure);
     let prepared = async {
-        let temperature = context.bees.admit(NewWork::Write(backpressure)).await?;
+        let temperature = admit(context, &job.options).await?;
         let snapshot = resolve(context, &job.frame).await?;
         if already_committed(&job.options, &snapshot) {
             return Ok((temperature, snapshot, None));
@@ -121,6 +117,13 @@ pub(crate) async fn write(
     }
     report.duration_ms = elapsed_ms(context, started_at);
     Ok(report)
+}
+
+/// The temperature at which a write was let in.
+async fn admit(context: &Context, options: &WriteOptions) -> Result<f64> {
+    let default = context.environment.settings.backpressure;
+    let backpressure = options.backpressure.unwrap_or(default);
+    context.bees.admit(NewWork::Write(backpressure)).await
 }
 
 fn elapsed_ms(context: &Context, started_at: Duration) -> u64 {
@@ -198,16 +201,12 @@ async fn create_filled(
 ) -> Result<WriteReport> {
     let started_at = context.environment.host.clock.monotonic();
     check_deadline(context, job.deadline)?;
-    let backpressure = job
-        .options
-        .backpressure
-        .unwrap_or(context.environment.settings.backpressure);
     let target = Target {
         location: new.location.clone(),
         schema: Arc::new(schema),
     };
     let prepared = async {
-        let temperature = context.bees.admit(NewWork::Write(backpressure)).await?;
+        let temperature = admit(context, &job.options).await?;
         Ok((temperature, gather(context, &job, &target, source).await?))
     };
     let prepared = tokio::time::timeout(job.deadline, prepared).await;

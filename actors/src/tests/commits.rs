@@ -1,6 +1,6 @@
 //! Writes that are dropped, cancelled or lost while they commit.
 
-use super::{frame, number, numbers, numbers_schema, settle, slow_node, sql, stream};
+use super::{cell_count, frame, number, numbers, numbers_schema, settle, slow_node, sql, stream};
 use crate::{Node, QueryOptions, WriteOptions, WriteReport};
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::sql::{Session, parse};
@@ -36,19 +36,6 @@ async fn rows_in_the_end(node: &Node) -> i64 {
     number(node, "SELECT count(DISTINCT n) FROM t")
         .await
         .expect("every cell that the frame names is there")
-}
-
-async fn cell_count(node: &Node) -> usize {
-    let meadow = &node.environment().meadow;
-    let listed = meadow
-        .list("default/default/t", None)
-        .await
-        .expect("a list");
-    let is_cell = |key: &str| key.ends_with(".parquet");
-    listed
-        .iter()
-        .filter(|object| is_cell(object.location.as_ref()))
-        .count()
 }
 
 #[tokio::test(start_paused = true)]

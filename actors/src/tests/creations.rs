@@ -1,9 +1,9 @@
 //! Frames that are made together with their rows, and names that a stopping node no longer changes.
 
 use super::{frame, node, number, numbers, numbers_schema, rows, settings, settle, slow_node, sql};
-use super::{stream, with_numbers};
-use crate::{Node, WriteOptions};
-use apiary_engine::error::{Error, ErrorKind};
+use super::{keys_under, stream, with_numbers};
+use crate::{Node, WriteOptions, WriteReport};
+use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::parse;
 use apiary_protocol::names::Name;
@@ -11,13 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::channel::mpsc;
-
-async fn keys_under(node: &Node, prefix: &str) -> Vec<String> {
-    let meadow = &node.environment().meadow;
-    let listed = meadow.list(prefix, None).await.expect("a list");
-    let key = |object: &object_store::ObjectMeta| object.location.to_string();
-    listed.iter().map(key).collect()
-}
+use tokio::task::JoinHandle;
 
 async fn count(node: &Node, name: &str) -> i64 {
     let text = format!("SELECT count(*) FROM {name}");
@@ -40,6 +34,23 @@ fn slow_rows() -> (Rows, SendableRecordBatchStream) {
     let (sender, rows) = mpsc::unbounded();
     let rows = RecordBatchStreamAdapter::new(numbers_schema(), rows);
     (sender, Box::pin(rows))
+}
+
+type Made = JoinHandle<Result<WriteReport>>;
+
+/// A frame `t` in the making: ten rows have come, and more may.
+async fn half_made(node: &Node) -> (Rows, Made) {
+    let (sender, rows) = slow_rows();
+    let maker = node.clone();
+    let made = tokio::spawn(async move {
+        let options = WriteOptions::default();
+        maker
+            .create_frame_from(&frame("t"), schema(), rows, options)
+            .await
+    });
+    sender.unbounded_send(Ok(numbers(0..10))).expect("read");
+    settle().await;
+    (sender, made)
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,16 +81,7 @@ async fn a_frame_made_from_a_query_has_its_rows_in_its_first_version() {
 #[tokio::test(start_paused = true)]
 async fn nobody_sees_a_frame_before_its_rows_are_in_it() {
     let node = node(settings(2)).await.expect("a node");
-    let (sender, rows) = slow_rows();
-    let maker = node.clone();
-    let made = tokio::spawn(async move {
-        let options = WriteOptions::default();
-        maker
-            .create_frame_from(&frame("t"), schema(), rows, options)
-            .await
-    });
-    sender.unbounded_send(Ok(numbers(0..10))).expect("read");
-    settle().await;
+    let (sender, made) = half_made(&node).await;
     assert!(is_missing(&node, "t").await);
     drop(sender);
     made.await.expect("no panic").expect("made");
@@ -90,16 +92,7 @@ async fn nobody_sees_a_frame_before_its_rows_are_in_it() {
 async fn making_a_frame_that_fails_leaves_what_others_made_under_its_name() {
     let node = node(settings(2)).await.expect("a node");
     for is_cancelled in [false, true] {
-        let (sender, rows) = slow_rows();
-        let maker = node.clone();
-        let made = tokio::spawn(async move {
-            let options = WriteOptions::default();
-            maker
-                .create_frame_from(&frame("t"), schema(), rows, options)
-                .await
-        });
-        sender.unbounded_send(Ok(numbers(0..10))).expect("read");
-        settle().await;
+        let (sender, made) = half_made(&node).await;
         sql(&node, "CREATE TABLE t (n BIGINT)").await.expect("made");
         sql(&node, "INSERT INTO t VALUES (77)")
             .await
@@ -122,16 +115,7 @@ async fn making_a_frame_that_fails_leaves_what_others_made_under_its_name() {
 #[tokio::test(start_paused = true)]
 async fn a_rival_that_made_the_name_first_keeps_it_and_the_loser_leaves_nothing() {
     let node = node(settings(2)).await.expect("a node");
-    let (sender, rows) = slow_rows();
-    let maker = node.clone();
-    let made = tokio::spawn(async move {
-        let options = WriteOptions::default();
-        maker
-            .create_frame_from(&frame("t"), schema(), rows, options)
-            .await
-    });
-    sender.unbounded_send(Ok(numbers(0..10))).expect("read");
-    settle().await;
+    let (sender, made) = half_made(&node).await;
     sql(&node, "CREATE TABLE t AS SELECT 5 AS n")
         .await
         .expect("made");

@@ -136,6 +136,19 @@ pub(crate) async fn number(node: &Node, text: &str) -> Result<i64> {
         .value(0))
 }
 
+pub(crate) async fn keys_under(node: &Node, prefix: &str) -> Vec<String> {
+    let meadow = &node.environment().meadow;
+    let listed = meadow.list(prefix, None).await.expect("a list");
+    let key = |object: &object_store::ObjectMeta| object.location.to_string();
+    listed.iter().map(key).collect()
+}
+
+/// Cells of the frame `t`, whether its ledger names them or not.
+pub(crate) async fn cell_count(node: &Node) -> usize {
+    let keys = keys_under(node, "default/default/t").await;
+    keys.iter().filter(|key| key.ends_with(".parquet")).count()
+}
+
 pub(crate) fn numbers_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
 }

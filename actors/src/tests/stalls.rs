@@ -1,6 +1,6 @@
 //! Callers that stop sending in the middle of a write.
 
-use super::{node, number, numbers, numbers_schema, settings, settle, sql};
+use super::{cell_count, node, number, numbers, numbers_schema, settings, settle, sql};
 use crate::{Node, WriteOptions, WriteReport};
 use apiary_engine::error::Result;
 use apiary_engine::settings::Settings;
@@ -40,19 +40,6 @@ async fn slow_write(
     (node, send, write)
 }
 
-async fn cells(node: &Node) -> usize {
-    let meadow = &node.environment().meadow;
-    let listed = meadow
-        .list("default/default/t", None)
-        .await
-        .expect("a list");
-    let is_cell = |key: &str| key.ends_with(".parquet");
-    listed
-        .iter()
-        .filter(|found| is_cell(found.location.as_ref()))
-        .count()
-}
-
 async fn until_busy(node: &Node) {
     while node.status().await.expect("a status").bees[0].state == "idle" {
         settle().await;
@@ -85,7 +72,7 @@ async fn a_caller_who_stops_sending_keeps_no_query_from_the_only_bee() {
     drop(send);
     let report = write.await.expect("no panic").expect("written");
     assert_eq!((report.version, report.rows_written), (1, 4 * MANY as u64));
-    assert_eq!(report.cells_written as usize, cells(&node).await);
+    assert_eq!(report.cells_written as usize, cell_count(&node).await);
     let sum = number(&node, "SELECT sum(n) FROM t")
         .await
         .expect("an answer");
@@ -101,7 +88,7 @@ async fn a_write_that_fails_after_a_pause_names_the_row_and_leaves_nothing() {
     number(&node, "SELECT count(*) + 1 FROM t WHERE n >= 0")
         .await
         .expect("an answer");
-    assert_eq!(cells(&node).await, 1, "the first stretch is uploaded");
+    assert_eq!(cell_count(&node).await, 1, "the first stretch is uploaded");
     let wide = i64::from(i32::MAX);
     send.send(numbers(wide - 1..wide + 3)).expect("sent");
     drop(send);
@@ -109,7 +96,7 @@ async fn a_write_that_fails_after_a_pause_names_the_row_and_leaves_nothing() {
     let row = format!("row {} ", MANY + 2);
     assert!(error.to_string().contains(&row), "{error}");
     settle().await;
-    assert_eq!(cells(&node).await, 0);
+    assert_eq!(cell_count(&node).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,5 +125,5 @@ async fn the_limit_of_partitions_holds_over_all_of_a_write() {
         "{error}"
     );
     settle().await;
-    assert_eq!(cells(&node).await, 0);
+    assert_eq!(cell_count(&node).await, 0);
 }

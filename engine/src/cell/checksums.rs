@@ -18,8 +18,8 @@ const FIELD_ZERO: &str = "00000000";
 const FIELD_CHARS: usize = 8;
 /// The footer's length and the magic that end a Parquet file.
 const TRAILER_BYTES: usize = 8;
-/// The magic that begins one.
-const HEADER_BYTES: u64 = 4;
+/// The magic that begins a Parquet file.
+pub const HEADER_BYTES: u64 = 4;
 
 /// Collects what the footer will carry.
 #[derive(Debug, Default)]

@@ -27,8 +27,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 const CREATED_BY: &str = concat!("apiary version ", env!("CARGO_PKG_VERSION"));
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
-/// The magic that begins a Parquet file.
-const HEADER_BYTES: usize = 4;
 /// Fewer rows are encoded where they are.
 const ROWS_WORTH_A_TASK: usize = 4096;
 
@@ -363,7 +361,7 @@ impl CellWriter {
     async fn drain_footer(&mut self) -> Result<()> {
         let mut bytes = std::mem::take(&mut *self.sink.0.lock());
         // A file without a row group begins here, with its magic.
-        let index_at = HEADER_BYTES.saturating_sub(self.drained_bytes as usize);
+        let index_at = checksums::HEADER_BYTES.saturating_sub(self.drained_bytes) as usize;
         checksums::seal(&mut bytes, index_at)
             .ok_or_else(|| Error::Bug("a footer has no place for its checksum".into()))?;
         self.drained_bytes += bytes.len() as u64;

@@ -331,12 +331,7 @@ mod tests {
             size: 5,
             modification_time: 7,
             data_change: true,
-            stats: None,
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
+            ..Add::default()
         };
         let full = Add {
             path: "x.parquet".into(),

@@ -77,11 +77,7 @@ fn add(path: &str, rows: u64) -> Add {
         modification_time: 5,
         data_change: true,
         stats: Some(format!(r#"{{"numRecords":{rows}}}"#)),
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
+        ..Add::default()
     }
 }
 

@@ -77,12 +77,7 @@ mod tests {
             size,
             modification_time: 0,
             data_change: true,
-            stats: None,
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
+            ..Add::default()
         };
         Arc::new(Cell::new(add).unwrap())
     }

@@ -136,11 +136,7 @@ impl World {
             modification_time: 1_767_225_600_000,
             data_change: true,
             stats: Some(statistics(&stored)),
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
+            ..Add::default()
         }
     }
 

@@ -265,11 +265,7 @@ mod tests {
             modification_time: 5,
             data_change: true,
             stats: Some(r#"{"numRecords":1}"#.into()),
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
+            ..Add::default()
         })
     }
 

@@ -90,12 +90,7 @@ fn adds() -> Vec<Add> {
         size: 7,
         modification_time: 0,
         data_change: true,
-        stats: None,
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
+        ..Add::default()
     };
     vec![add("a.parquet"), add("b.parquet")]
 }

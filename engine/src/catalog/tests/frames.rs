@@ -15,12 +15,7 @@ pub(super) fn append(byte: u8) -> Intent {
         size: 1,
         modification_time: 0,
         data_change: true,
-        stats: None,
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
+        ..Add::default()
     };
     Intent::append(CommitId::from_random([byte; 16]), vec![add])
 }
