@@ -5,6 +5,8 @@
 use crate::bee::Facts;
 use crate::bees::BeesHandle;
 use crate::chamber::{Chamber, Chambers};
+use crate::forager::ForagerHandle;
+use crate::heartbeat::SwarmHandle;
 use crate::ledger::LedgerHandle;
 use crate::mailbox::panic_text;
 use crate::planner::PlannerHandle;
@@ -17,6 +19,7 @@ use apiary_engine::behavior::mason::plan_crew;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::{self, Crew, Environment, PlannedQuery, Session};
+use apiary_protocol::ids::NodeId;
 use datafusion::execution::TaskContext;
 use datafusion::sql::parser::Statement as SqlStatement;
 use std::sync::Arc;
@@ -27,10 +30,13 @@ use tracing::Instrument;
 
 #[derive(Debug)]
 pub(crate) struct Context {
+    pub(crate) node_id: NodeId,
     pub(crate) environment: Environment,
     pub(crate) bees: BeesHandle,
     pub(crate) ledger: LedgerHandle,
     pub(crate) planner: PlannerHandle,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) forager: ForagerHandle,
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) results: Arc<ResultsBudget>,
     /// Commits under way; each runs to its end, whatever becomes of who asked for it.
@@ -51,6 +57,24 @@ impl Context {
             statement.clone(),
             self.planning_crew(strategy),
         );
+        self.planning(
+            async move { sql::plan_query(&environment, &session, &statement, &crew).await },
+        )
+        .await
+    }
+
+    /// Plans a query that is going to be cut into tasks. See [`Context::planning`].
+    pub(crate) async fn plan_shared(
+        &self,
+        session: &Session,
+        statement: &SqlStatement,
+    ) -> Result<PlannedQuery> {
+        let environment = self.environment.clone();
+        let (session, statement) = (session.clone(), statement.clone());
+        let crew = Crew {
+            for_swarm: true,
+            ..self.planning_crew(Strategy::FIRST)
+        };
         self.planning(
             async move { sql::plan_query(&environment, &session, &statement, &crew).await },
         )
@@ -79,10 +103,10 @@ impl Context {
 
     /// Planning runs on the query runtime, outside any chamber: the crew's size follows from the
     /// plan, and the plan is moved into the crew's chamber to run.
-    async fn planning(
+    pub(crate) async fn planning<T: Send + 'static>(
         &self,
-        planning: impl Future<Output = Result<PlannedQuery>> + Send + 'static,
-    ) -> Result<PlannedQuery> {
+        planning: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let planning = self
             .environment
             .host
@@ -105,6 +129,7 @@ impl Context {
             runtime: self.chambers.planning().clone(),
             spilling_joins: strategy.spilling_joins,
             batch_rows: strategy.batch_rows,
+            for_swarm: false,
         }
     }
 

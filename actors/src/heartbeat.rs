@@ -1,30 +1,49 @@
-//! This node's heartbeat.
+//! This node's heartbeat, and the swarm as this node sees it.
 //!
-//! Parent: Node (resident nodes only). Messages: `Beat` from its timer, `Written` from its own work,
-//! `Farewell` at the node's stop. Writes and deletes `_swarm/nodes/{node}`, whose only writer it is.
-//! When it crashes, the next instance beats at once; nothing is lost but a little time.
+//! Parent: Node. Messages: `Beat` and `Look` from timers, `Written` and `Looked` from its own work,
+//! `Refresh` from whoever is about to place tasks, `Busy` from the Forager, `Farewell` at the node's
+//! stop. Writes and deletes `_swarm/nodes/{node}`, whose only writer it is; reads the others'. A brief
+//! node beats and looks only while it coordinates a query. When it crashes, the next instance beats
+//! and looks at once; that others were seen alive is learnt anew.
 //!
 //! Invariants: one write at a time, so an old beat never lands on a newer one; the heartbeat is
-//! deleted only after the last write has returned, and no beat follows.
+//! deleted only after the last write has returned, and no beat follows; one look at a time; the view
+//! that is published is never newer than what was seen.
 
 use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
-use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
+use crate::forager::ForagerHandle;
+use crate::mailbox::{Address, Alive, Census, Reply, remind, spawn_report};
+use apiary_engine::behavior::membership::{Mark, Observer, SwarmView};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
-use apiary_engine::store::Meadow;
+use apiary_engine::store::{Meadow, tag_of};
 use apiary_protocol::format::BUILD;
-use apiary_protocol::heartbeat::{CacheSummary, Heartbeat as Beat, Load};
+use apiary_protocol::heartbeat::{CacheSummary, Heartbeat as Beat, LISTED_COUNT_MAX, Load};
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
 use bytes::Bytes;
+use futures::StreamExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 const BEAT_IDLE: Duration = Duration::from_secs(60);
 const BEAT_BUSY: Duration = Duration::from_secs(5);
+/// While it runs tasks of other nodes' queries, or coordinates one: others wait for its beats.
+const BEAT_CLAIMS: Duration = Duration::from_secs(2);
+/// GCS takes one write a second of one key.
+const BEAT_LEAST: Duration = Duration::from_secs(1);
+const LOOK_IDLE: Duration = Duration::from_secs(60);
+const LOOK_BUSY: Duration = Duration::from_secs(2);
+/// While busy, new nodes are listed at every so many looks; the others are read one by one.
+const LOOKS_PER_LIST: u32 = 5;
+/// More nodes than this are not read one by one.
+const READ_COUNT_MAX: usize = 32;
+const READS_AT_ONCE: usize = 16;
+const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
     Beat,
@@ -32,9 +51,29 @@ pub(crate) enum Message {
     Written {
         result: std::result::Result<Result<Duration>, String>,
     },
+    Look,
+    Looked {
+        result: std::result::Result<Result<Look>, String>,
+    },
+    /// Answers with the view after a look that begins now and reads every beat.
+    Refresh {
+        reply: Reply<Arc<SwarmView>>,
+    },
+    /// Whether a distributed query is under way here.
+    Busy {
+        busy: bool,
+    },
     Farewell {
         reply: Reply<Result<()>>,
     },
+}
+
+/// What a look found.
+pub(crate) struct Look {
+    /// All heartbeats, when they were listed.
+    listed: Option<Vec<(NodeId, Mark)>>,
+    /// Of nodes that were read one by one; `None` when its beat is gone.
+    read: Vec<(NodeId, Option<(Mark, Beat)>)>,
 }
 
 #[derive(Clone)]
@@ -43,16 +82,29 @@ pub(crate) struct Arguments {
     pub(crate) host: Host,
     pub(crate) meadow: Meadow,
     pub(crate) name: String,
+    /// Beats and looks also at rest.
+    pub(crate) is_resident: bool,
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) bees: BeesHandle,
+    pub(crate) forager: ForagerHandle,
+    pub(crate) view: watch::Sender<Arc<SwarmView>>,
     pub(crate) census: Census,
 }
 
 pub(crate) struct State {
     with: Arguments,
     sequence: u64,
+    busy: bool,
+    written_at: Option<Duration>,
     writing: Option<AbortOnDropHandle<()>>,
-    timer: Option<AbortOnDropHandle<()>>,
+    beat_timer: Option<AbortOnDropHandle<()>>,
+    observer: Observer,
+    looks: u32,
+    looking: Option<AbortOnDropHandle<()>>,
+    look_timer: Option<AbortOnDropHandle<()>>,
+    /// Waiting for the look under way, and for the one after it.
+    refreshing: Vec<Reply<Arc<SwarmView>>>,
+    refresh_next: Vec<Reply<Arc<SwarmView>>>,
     farewell: Option<Reply<Result<()>>>,
     _alive: Alive,
 }
@@ -73,12 +125,23 @@ impl Actor for Heartbeat {
         let mut state = State {
             with,
             sequence: 0,
+            busy: false,
+            written_at: None,
             writing: None,
-            timer: None,
+            beat_timer: None,
+            observer: Observer::default(),
+            looks: 0,
+            looking: None,
+            look_timer: None,
+            refreshing: Vec::new(),
+            refresh_next: Vec::new(),
             farewell: None,
             _alive: alive,
         };
-        state.beat(&myself);
+        if state.with.is_resident {
+            state.beat(&myself);
+            state.look(&myself);
+        }
         Ok(state)
     }
 
@@ -91,8 +154,16 @@ impl Actor for Heartbeat {
         match message {
             Message::Beat => state.beat(&myself),
             Message::Written { result } => state.written(&myself, result),
+            Message::Look => state.look(&myself),
+            Message::Looked { result } => state.looked(&myself, result),
+            Message::Refresh { reply } => {
+                state.refresh_next.push(reply);
+                state.look(&myself);
+            }
+            Message::Busy { busy } => state.set_busy(&myself, busy),
             Message::Farewell { reply } => {
-                state.timer = None;
+                state.beat_timer = None;
+                state.look_timer = None;
                 state.farewell = Some(reply);
             }
         }
@@ -102,12 +173,58 @@ impl Actor for Heartbeat {
 }
 
 impl State {
+    fn is_active(&self) -> bool {
+        self.with.is_resident || self.busy
+    }
+
+    fn set_busy(&mut self, myself: &ActorRef<Message>, busy: bool) {
+        if self.busy == busy {
+            return;
+        }
+        self.busy = busy;
+        // Others learn soon that this node works, and this one who else does.
+        if busy {
+            self.beat_soon(myself);
+            self.look(myself);
+        } else if !self.with.is_resident {
+            self.retire();
+        }
+    }
+
+    /// A brief node that coordinates nothing any more takes its beat back.
+    fn retire(&mut self) {
+        self.beat_timer = None;
+        self.look_timer = None;
+        if self.writing.is_none() && self.written_at.take().is_some() {
+            let (meadow, key) = (self.with.meadow.clone(), keys::heartbeat(self.with.node_id));
+            drop(self.with.host.runtimes.control.spawn(async move {
+                if let Err(error) = meadow.delete(&key).await {
+                    tracing::warn!(%error, "the heartbeat of a brief node stays");
+                }
+            }));
+        }
+    }
+
+    fn beat_soon(&mut self, myself: &ActorRef<Message>) {
+        let now = self.with.host.clock.monotonic();
+        let since = self.written_at.map(|at| now.saturating_sub(at));
+        match since.filter(|since| *since < BEAT_LEAST) {
+            None => self.beat(myself),
+            Some(since) => {
+                let control = &self.with.host.runtimes.control;
+                let pause = BEAT_LEAST - since;
+                self.beat_timer = Some(remind(control, myself, pause, || Message::Beat));
+            }
+        }
+    }
+
     fn beat(&mut self, myself: &ActorRef<Message>) {
-        if self.writing.is_some() || self.farewell.is_some() {
+        if self.writing.is_some() || self.farewell.is_some() || !self.is_active() {
             return;
         }
         self.sequence += 1;
-        let work = write(self.with.clone(), self.sequence);
+        self.written_at = Some(self.with.host.clock.monotonic());
+        let work = write(self.with.clone(), self.sequence, self.busy);
         let control = &self.with.host.runtimes.control;
         self.writing = Some(spawn_report(control, myself, work, |result| {
             Message::Written { result }
@@ -134,8 +251,78 @@ impl State {
                 BEAT_IDLE
             }
         };
+        if !self.is_active() {
+            return self.retire();
+        }
         let control = &self.with.host.runtimes.control;
-        self.timer = Some(remind(control, myself, next, || Message::Beat));
+        self.beat_timer = Some(remind(control, myself, next, || Message::Beat));
+    }
+
+    fn look(&mut self, myself: &ActorRef<Message>) {
+        let is_asked = !self.refresh_next.is_empty();
+        if self.looking.is_some() || self.farewell.is_some() || !(self.is_active() || is_asked) {
+            return;
+        }
+        self.refreshing.append(&mut self.refresh_next);
+        let known: Vec<NodeId> = self
+            .observer
+            .view()
+            .members
+            .iter()
+            .map(|member| member.node)
+            .collect();
+        let lists = is_asked
+            || !self.busy
+            || self.looks.is_multiple_of(LOOKS_PER_LIST)
+            || known.len() > READ_COUNT_MAX;
+        self.looks = self.looks.wrapping_add(1);
+        let plan = match (lists, is_asked || self.busy) {
+            (true, true) => Reads::Listed,
+            (true, false) => Reads::New(known),
+            (false, _) => Reads::Known(known),
+        };
+        let work = look(self.with.clone(), plan);
+        let control = &self.with.host.runtimes.control;
+        self.looking = Some(spawn_report(control, myself, work, |result| {
+            Message::Looked { result }
+        }));
+    }
+
+    fn looked(
+        &mut self,
+        myself: &ActorRef<Message>,
+        result: std::result::Result<Result<Look>, String>,
+    ) {
+        self.looking = None;
+        let now = self.with.host.clock.monotonic();
+        match result {
+            Ok(Ok(Look { listed, read })) => {
+                if let Some(found) = listed {
+                    self.observer.looked(now, &found);
+                }
+                for (node, beat) in read {
+                    match beat {
+                        Some((mark, beat)) => self.observer.read(now, mark, beat),
+                        None => self.observer.gone(node),
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the swarm was not seen"),
+            Err(panic) => tracing::error!(panic, "looking at the swarm panicked"),
+        }
+        let view = Arc::new(self.observer.view());
+        self.with.view.send_replace(view.clone());
+        for reply in self.refreshing.drain(..) {
+            let _ = reply.send(view.clone());
+        }
+        if !self.refresh_next.is_empty() {
+            return self.look(myself);
+        }
+        if self.is_active() {
+            let pause = if self.busy { LOOK_BUSY } else { LOOK_IDLE };
+            let control = &self.with.host.runtimes.control;
+            self.look_timer = Some(remind(control, myself, pause, || Message::Look));
+        }
     }
 
     /// Deletes the heartbeat once its last write has returned.
@@ -144,23 +331,91 @@ impl State {
             return;
         }
         if let Some(reply) = self.farewell.take() {
-            self.timer = None;
+            self.beat_timer = None;
             let (meadow, key) = (self.with.meadow.clone(), keys::heartbeat(self.with.node_id));
+            let is_there = self.sequence > 0;
             // A deletion has no result that this actor acts on; the caller waits for it.
             drop(self.with.host.runtimes.control.spawn(async move {
-                let _ = reply.send(meadow.delete(&key).await);
+                let result = match is_there {
+                    true => meadow.delete(&key).await,
+                    false => Ok(()),
+                };
+                let _ = reply.send(result);
             }));
         }
     }
 }
 
+/// Which beats a look reads.
+enum Reads {
+    /// A list, and every beat that changed.
+    Listed,
+    /// A list, and the beats of nodes that are not among these.
+    New(Vec<NodeId>),
+    /// No list: these.
+    Known(Vec<NodeId>),
+}
+
+async fn look(with: Arguments, reads: Reads) -> Result<Look> {
+    let own = with.node_id;
+    let listed = match &reads {
+        Reads::Known(_) => None,
+        _ => {
+            let objects = with.meadow.list(keys::NODES_PREFIX, None).await?;
+            let beat = |object: &object_store::ObjectMeta| {
+                let node = keys::heartbeat_node(object.location.as_ref())?;
+                (node != own).then(|| (node, tag_of(object)))
+            };
+            Some(objects.iter().filter_map(beat).collect::<Vec<_>>())
+        }
+    };
+    let there = listed.iter().flatten().map(|(node, _)| *node);
+    let wanted: Vec<NodeId> = match reads {
+        Reads::Known(known) => known,
+        Reads::Listed => there.collect(),
+        Reads::New(known) => there.filter(|node| !known.contains(node)).collect(),
+    };
+    let meadow = &with.meadow;
+    let read = futures::stream::iter(wanted)
+        .map(|node| async move { (node, read_beat(meadow, node).await) })
+        .buffered(READS_AT_ONCE)
+        .filter_map(|(node, beat)| async move {
+            match beat {
+                Ok(beat) => Some((node, beat)),
+                Err(error) => {
+                    tracing::warn!(%error, "a heartbeat cannot be read");
+                    None
+                }
+            }
+        })
+        .collect()
+        .await;
+    Ok(Look { listed, read })
+}
+
+async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(Mark, Beat)>> {
+    let key = keys::heartbeat(node);
+    let Some((bytes, tag)) = meadow.get_tagged(&key).await? else {
+        return Ok(None);
+    };
+    let beat = Beat::from_bytes(&bytes).map_err(|error| Error::corrupt(&key, error))?;
+    if beat.node != node {
+        return Err(Error::corrupt(&key, format!("it is of node {}", beat.node)));
+    }
+    Ok(Some((tag, beat)))
+}
+
 /// Writes one beat; gives the time until the next.
-async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
+async fn write(with: Arguments, sequence: u64, is_busy: bool) -> Result<Duration> {
     let view = with.bees.observe().await?;
+    let mut claims = with.forager.claims().await?;
+    claims.truncate(LISTED_COUNT_MAX);
     let division = with.chambers.division();
     let busy = view.bees.iter().filter(|bee| bee.state != "idle").count();
     let reserved: u64 = view.bees.iter().map(|bee| bee.memory_used_bytes).sum();
-    let next = if busy > 0 || view.queued_tasks > 0 {
+    let next = if is_busy || !claims.is_empty() {
+        BEAT_CLAIMS
+    } else if busy > 0 || view.queued_tasks > 0 {
         BEAT_BUSY
     } else {
         BEAT_IDLE
@@ -182,7 +437,7 @@ async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
         },
         temperature: view.temperature,
         draining: false,
-        claims: Vec::new(),
+        claims,
         cache: CacheSummary {
             used_bytes: with.chambers.caches().used_bytes() as u64,
             capacity_bytes: division.cache_bytes,
@@ -196,4 +451,43 @@ async fn write(with: Arguments, sequence: u64) -> Result<Duration> {
         .put(&keys::heartbeat(with.node_id), Bytes::from(body))
         .await?;
     Ok(next)
+}
+
+/// The swarm for whoever asks.
+#[derive(Clone, Debug)]
+pub(crate) struct SwarmHandle {
+    address: Address<Message>,
+    view: watch::Receiver<Arc<SwarmView>>,
+}
+
+impl SwarmHandle {
+    pub(crate) fn new(address: Address<Message>, view: watch::Receiver<Arc<SwarmView>>) -> Self {
+        Self { address, view }
+    }
+
+    /// As it was seen last.
+    pub(crate) fn view(&self) -> Arc<SwarmView> {
+        self.view.borrow().clone()
+    }
+
+    /// As it is now: every beat is read.
+    pub(crate) async fn refresh(&self) -> Result<Arc<SwarmView>> {
+        let refreshed = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Refresh { reply })
+            .await;
+        refreshed.map_err(|error| error.into_error(self.address.name()))
+    }
+
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.address.tell(Message::Busy { busy });
+    }
+
+    pub(crate) async fn farewell(&self, deadline: Duration) -> Result<()> {
+        let said = self
+            .address
+            .call(deadline, |reply| Message::Farewell { reply })
+            .await;
+        said.map_err(|error| error.into_error(self.address.name()))?
+    }
 }

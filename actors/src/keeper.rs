@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A node that lives shorter than this keeps no house.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// A node that lives shorter than this keeps no house; and the start has requests of its own.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// A heartbeat this much older than ours belongs to a node that is gone: the longest promise is ten
 /// minutes. A proof lives for less than a second.
 const SWARM_AGE_MS: i64 = 3_600_000;

@@ -9,7 +9,6 @@ use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
 use crate::context::Context;
-use crate::ledger::LedgerHandle;
 use crate::mailbox::{Reply, stopped};
 use crate::planner::PlannerHandle;
 use crate::query::Job;
@@ -117,21 +116,14 @@ impl Node {
             node_id, &host, &meadow, &settings, &chambers, &catalog, role,
         )
         .await?;
-        // A commit or a snapshot is several storage requests, each with its own deadline.
-        let ledger = LedgerHandle::new(tree.ledger.clone(), settings.storage_deadline() * 4);
-        let environment = Environment {
-            host: host.clone(),
-            meadow,
-            catalog,
-            snapshots: Arc::new(ledger.clone()),
-            settings: settings.clone(),
-            caches: chambers.caches().clone(),
-        };
         let context = Arc::new(Context {
-            environment,
+            node_id,
+            environment: tree.environment.clone(),
             bees: BeesHandle::new(tree.bees.clone()),
-            ledger,
+            ledger: tree.ledger.clone(),
             planner: PlannerHandle::new(tree.planner.clone()),
+            swarm: tree.swarm.clone(),
+            forager: tree.forager.clone(),
             results: ResultsBudget::new(division.results_bytes),
             commits: TaskTracker::new(),
             chambers,

@@ -10,6 +10,7 @@ use crate::chamber::Chamber;
 use crate::context::{Context, Ladder, in_chamber};
 use crate::mailbox::Reply;
 use crate::results::{Reader, Writer, run_ahead};
+use crate::shared::{self, Unanswered};
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
@@ -31,6 +32,8 @@ use std::time::Duration;
 /// Share of a bee's budget that an answer may hold in memory.
 const RESULT_SHARE: u64 = 32;
 const RESULT_BYTES_MIN: u64 = 256 << 10;
+/// How often a query is run in all whose tasks' outputs cannot be read.
+const EXECUTIONS_MAX: u32 = 2;
 /// How often the counters of a running plan are read.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -71,13 +74,33 @@ pub(crate) async fn drive(
 async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Result<()> {
     context.bees.admit(NewWork::Query).await?;
     let mut ladder = Ladder::new();
+    let mut executions_lost = 0;
     loop {
         let planned = context
             .plan(&job.session, &job.statement, ladder.strategy)
             .await?;
-        let Some(writer) = announce(context, outlet, &planned.schema)? else {
+        let Some(mut writer) = announce(context, outlet, &planned.schema)? else {
             return Ok(());
         };
+        if let Some(shared) = shared::begin(context, job, &planned).await? {
+            let ended = shared::run(context, job, shared, &mut writer).await;
+            let error = match ended {
+                Ok(()) => return Ok(()),
+                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(Unanswered::LostInput(error)) => error,
+            };
+            executions_lost += 1;
+            match writer.restart() {
+                Some(next) if executions_lost < EXECUTIONS_MAX => {
+                    tracing::warn!(%error, "the query is run once more");
+                    if let Outlet::Answer(_, writer) = &mut *outlet {
+                        *writer = next;
+                    }
+                    continue;
+                }
+                _ => return Err(error),
+            }
+        }
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
         let work = move |chamber| run_plan(planned, chamber, into, progress);
@@ -139,7 +162,7 @@ fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Resul
 }
 
 /// Runs a plan in a chamber to its end, whatever the client does.
-async fn run_plan(
+pub(crate) async fn run_plan(
     planned: PlannedQuery,
     chamber: Chamber,
     writer: Writer,

@@ -1,7 +1,7 @@
 //! The root supervisor: start order, restart policy, drain.
 //!
 //! Parent: none. Messages: `BeginStop`. Reads and writes no object. Start order: Ledger, Bees,
-//! Planner, then for a resident node Heartbeat and Keeper; stop order is the reverse. A child that
+//! Planner, Heartbeat, Forager, then for a resident node the Keeper; stop order is the reverse. A child that
 //! keeps ending ends the root, which ends all; every handle then answers that the node is stopped.
 //!
 //! Invariants: a tree that fails to start leaves no actor; after [`Tree::shutdown`] none is alive.
@@ -9,26 +9,29 @@
 use crate::bees::{self, Bees, BeesHandle};
 use crate::chamber::Chambers;
 use crate::context::Context;
-use crate::heartbeat::{self, Heartbeat};
+use crate::forager::{self, Forager, ForagerHandle};
+use crate::heartbeat::{self, Heartbeat, SwarmHandle};
 use crate::keeper::{self, Keeper};
-use crate::ledger::{self, LedgerActor};
-use crate::mailbox::{Address, Alive, Census, Reply};
+use crate::ledger::{self, LedgerActor, LedgerHandle};
+use crate::mailbox::{Address, Alive, Census, Reply, address};
 use crate::node::Role;
 use crate::planner::{self, Planner};
 use crate::supervision::{Child, Children, Supervised, start_error};
 use crate::traced::Traced;
+use apiary_engine::behavior::placement::Distribute;
 use apiary_engine::behavior::temperature::Thresholds;
 use apiary_engine::catalog::Catalog;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
+use apiary_engine::sql::Environment;
 use apiary_engine::store::Meadow;
 use apiary_protocol::ids::NodeId;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, oneshot, watch};
 
 /// How long a stop waits for what runs.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -115,10 +118,12 @@ impl Actor for Root {
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: ActorRef<Message>,
-    pub(crate) ledger: Address<ledger::Message>,
+    pub(crate) ledger: LedgerHandle,
     pub(crate) bees: Address<bees::Message>,
     pub(crate) planner: Address<planner::Message>,
-    heartbeat: Option<Address<heartbeat::Message>>,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) forager: ForagerHandle,
+    pub(crate) environment: Environment,
     pub(crate) census: Census,
     stopping: AtomicBool,
     stopped: Mutex<bool>,
@@ -151,33 +156,65 @@ impl Tree {
             Box::new(bees_child),
             Box::new(planner_child),
         ];
-        let mut heartbeat = None;
-        if role == Role::Resident {
-            let bees = BeesHandle::new(bees.clone());
-            let arguments = heartbeat::Arguments {
-                node_id,
-                host: host.clone(),
-                meadow: meadow.clone(),
-                name: settings
-                    .name
-                    .clone()
-                    .unwrap_or_else(|| host.machine.host_name()),
-                chambers: chambers.clone(),
-                bees: bees.clone(),
-                census: census.clone(),
-            };
-            let (child, address) = Child::<Heartbeat>::new("heartbeat", REQUESTS_MAX, move || {
-                (Heartbeat, arguments.clone())
-            });
-            children.push(Box::new(child));
-            heartbeat = Some(address);
+        let is_resident = role == Role::Resident;
+        let bees_handle = BeesHandle::new(bees.clone());
+        // A commit or a snapshot is several storage requests, each with its own deadline.
+        let ledger = LedgerHandle::new(ledger, settings.storage_deadline() * 4);
+        let environment = Environment {
+            host: host.clone(),
+            meadow: meadow.clone(),
+            catalog: catalog.clone(),
+            snapshots: Arc::new(ledger.clone()),
+            settings: settings.clone(),
+            caches: chambers.caches().clone(),
+        };
+        let (heartbeat_publisher, heartbeat) = address("heartbeat", REQUESTS_MAX);
+        let (forager_publisher, forager) = address("forager", REQUESTS_MAX);
+        let (view_sender, view) = watch::channel(Arc::default());
+        let swarm = SwarmHandle::new(heartbeat, view);
+        let forager = ForagerHandle::new(forager);
+        let arguments = heartbeat::Arguments {
+            node_id,
+            host: host.clone(),
+            meadow: meadow.clone(),
+            name: settings
+                .name
+                .clone()
+                .unwrap_or_else(|| host.machine.host_name()),
+            is_resident,
+            chambers: chambers.clone(),
+            bees: bees_handle.clone(),
+            forager: forager.clone(),
+            view: view_sender,
+            census: census.clone(),
+        };
+        children.push(Box::new(Child::published(
+            "heartbeat",
+            heartbeat_publisher,
+            move || (Heartbeat, arguments.clone()),
+        )));
+        let arguments = forager::Arguments {
+            node_id,
+            is_resident: is_resident && settings.distribute != Distribute::Off,
+            environment: environment.clone(),
+            bees: bees_handle.clone(),
+            chambers: chambers.clone(),
+            swarm: swarm.clone(),
+            census: census.clone(),
+        };
+        children.push(Box::new(Child::published(
+            "forager",
+            forager_publisher,
+            move || (Forager, arguments.clone()),
+        )));
+        if is_resident {
             let arguments = keeper::Arguments {
                 node_id,
                 host: host.clone(),
                 meadow: meadow.clone(),
                 settings: settings.clone(),
                 catalog: catalog.clone(),
-                bees,
+                bees: bees_handle,
                 census: census.clone(),
             };
             let (child, _) =
@@ -200,7 +237,9 @@ impl Tree {
             ledger,
             bees,
             planner,
-            heartbeat,
+            swarm,
+            forager,
+            environment,
             census,
             stopping,
             stopped,
@@ -222,6 +261,9 @@ impl Tree {
         if !context.planner.drain(DRAIN_DEADLINE).await {
             tracing::warn!("statements still ran at the end of the drain; they end with an error");
         }
+        if !context.forager.drain(STOP_DEADLINE).await {
+            tracing::warn!("what distributed queries left is there still; it is swept later");
+        }
         context.commits.close();
         if tokio::time::timeout(STOP_DEADLINE, context.commits.wait())
             .await
@@ -232,18 +274,12 @@ impl Tree {
         if context.ledger.flush().await.is_err() {
             tracing::warn!("a commit or checkpoint was in flight when the node stopped");
         }
-        if let Some(heartbeat) = &self.heartbeat {
-            let said = heartbeat
-                .call(STOP_DEADLINE, |reply| heartbeat::Message::Farewell {
-                    reply,
-                })
-                .await;
-            if !matches!(said, Ok(Ok(()))) {
-                tracing::warn!(
-                    ?said,
-                    "the heartbeat was not removed; others will find this node dead"
-                );
-            }
+        let said = self.swarm.farewell(STOP_DEADLINE).await;
+        if let Err(error) = said {
+            tracing::warn!(
+                %error,
+                "the heartbeat was not removed; others will find this node dead"
+            );
         }
         self.stop_all().await?;
         if !is_quiet(context).await {

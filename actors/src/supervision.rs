@@ -70,14 +70,22 @@ impl<A: Actor> Child<A> {
         factory: impl Fn() -> (A, A::Arguments) + Send + 'static,
     ) -> (Self, Address<A::Msg>) {
         let (publisher, address) = address(name, permits);
-        let child = Self {
+        (Self::published(name, publisher, factory), address)
+    }
+
+    /// A child whose address was made before: two children that know each other.
+    pub(crate) fn published(
+        name: &'static str,
+        publisher: Publisher<A::Msg>,
+        factory: impl Fn() -> (A, A::Arguments) + Send + 'static,
+    ) -> Self {
+        Self {
             name,
             label: name.to_string(),
             publisher,
             factory: Box::new(factory),
             cell: None,
-        };
-        (child, address)
+        }
     }
 
     pub(crate) fn labelled(self, label: String) -> Self {

@@ -6,6 +6,7 @@
 pub mod behavior;
 pub mod catalog;
 pub mod cell;
+pub mod distributed;
 pub mod error;
 pub mod host;
 pub mod ledger;

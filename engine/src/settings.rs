@@ -1,5 +1,6 @@
 //! Settings are data: read at the edge from flags, environment and file, refused when unknown.
 
+use crate::behavior::placement::Distribute;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub keeper_interval_ms: u64,
     /// Storage requests that the Keeper makes per minute while it looks after a frame.
     pub keeper_requests_per_minute: u32,
+    /// Whether queries are shared with the other nodes of the meadow.
+    pub distribute: Distribute,
     /// What no version names is swept when it is older. The same on all nodes of a meadow.
     pub sweep_age_ms: u64,
     /// What opening a meadow takes from the environment; filled at the edge, never stored.
@@ -115,6 +118,7 @@ impl Default for Settings {
             checkpoint_interval: 100,
             keeper_interval_ms: 600_000,
             keeper_requests_per_minute: 8,
+            distribute: Distribute::default(),
             sweep_age_ms: 7 * 24 * 3_600_000,
             storage: StorageEnvironment::default(),
         }

@@ -18,6 +18,7 @@
 
 use crate::format::{BUILD, FormatError};
 use crate::heartbeat::Heartbeat;
+use crate::query::{Bell, Claim, End, Failure, Output, QueryPlan};
 use crate::sealed_json;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,20 @@ pub fn inspect(bytes: &[u8]) -> Result<Value, FormatError> {
 
 /// The kinds that this build knows.
 fn kind_name(kind: u16) -> Option<&'static str> {
-    (kind == Heartbeat::KIND).then_some(Heartbeat::NAME)
+    fn known<T: Body>() -> (u16, &'static str) {
+        (T::KIND, T::NAME)
+    }
+    let kinds = [
+        known::<Heartbeat>(),
+        known::<QueryPlan>(),
+        known::<Claim>(),
+        known::<Output>(),
+        known::<Failure>(),
+        known::<End>(),
+        known::<Bell>(),
+    ];
+    let found = kinds.iter().find(|(known, _)| *known == kind);
+    found.map(|(_, name)| *name)
 }
 
 fn check_format<T: Body>(opened: &Opened<'_>) -> Result<(), FormatError> {

@@ -65,6 +65,10 @@ id!(
     /// One running query.
     QueryId
 );
+id!(
+    /// One object that somebody wrote under a query: tells ours from somebody else's.
+    AttemptId
+);
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,9 @@
 //! Versions are exactly twenty digits, so that the order of keys is the order of versions; anything
 //! else is not a version. Names need no escaping (see [`crate::names`]), so a key is its path.
 
-use crate::ids::{FrameId, NodeId};
+use crate::ids::{AttemptId, FrameId, NodeId, QueryId};
 use crate::names::FrameName;
+use crate::query::TaskKey;
 
 pub const MANIFEST: &str = "apiary.json";
 pub const REGISTRY_PREFIX: &str = "_registry";
@@ -12,6 +13,7 @@ pub const REGISTRY_PREFIX: &str = "_registry";
 pub const REGISTRY_HEAD: &str = "_registry/_head";
 pub const BELL: &str = "_swarm/bell";
 pub const NODES_PREFIX: &str = "_swarm/nodes";
+pub const QUERIES_PREFIX: &str = "_swarm/queries";
 /// What a node writes to try out a store that it does not trust yet.
 pub const PROOFS_PREFIX: &str = "_swarm/proof";
 /// The directory of a frame's log inside its location.
@@ -97,6 +99,64 @@ pub fn heartbeat_node(key: &str) -> Option<NodeId> {
     let text = key.strip_prefix(NODES_PREFIX)?.strip_prefix('/')?;
     let node = NodeId::parse(text)?;
     (node.to_string() == text).then_some(node)
+}
+
+/// `_swarm/queries/{query}`
+pub fn query_prefix(query: QueryId) -> String {
+    format!("{QUERIES_PREFIX}/{query}")
+}
+
+/// The query whose object a key is, or whose prefix; `None` for every other key.
+pub fn query_of(key: &str) -> Option<QueryId> {
+    let rest = key.strip_prefix(QUERIES_PREFIX)?.strip_prefix('/')?;
+    let text = rest.split('/').next()?;
+    let query = QueryId::parse(text)?;
+    (query.to_string() == text).then_some(query)
+}
+
+/// `_swarm/queries/{query}/plan`
+pub fn query_plan(query: QueryId) -> String {
+    format!("{}/plan", query_prefix(query))
+}
+
+/// `_swarm/queries/{query}/end`
+pub fn query_end(query: QueryId) -> String {
+    format!("{}/end", query_prefix(query))
+}
+
+/// `_swarm/queries/{query}/outputs/{stage:03}-{task:05}`
+pub fn query_output(query: QueryId, key: TaskKey) -> String {
+    let TaskKey { stage, task } = key;
+    format!("{}/outputs/{stage:03}-{task:05}", query_prefix(query))
+}
+
+/// `_swarm/queries/{query}/data/{stage:03}-{task:05}-{id}`
+pub fn query_data(query: QueryId, key: TaskKey, id: AttemptId) -> String {
+    let TaskKey { stage, task } = key;
+    format!("{}/data/{stage:03}-{task:05}-{id}", query_prefix(query))
+}
+
+/// `_swarm/queries/{query}/claims/{stage:03}-{task:05}-{attempt:02}`
+pub fn query_claim(query: QueryId, key: TaskKey, attempt: u32) -> String {
+    let TaskKey { stage, task } = key;
+    format!(
+        "{}/claims/{stage:03}-{task:05}-{attempt:02}",
+        query_prefix(query)
+    )
+}
+
+/// `_swarm/queries/{query}/failures`
+pub fn query_failures(query: QueryId) -> String {
+    format!("{}/failures", query_prefix(query))
+}
+
+/// `_swarm/queries/{query}/failures/{stage:03}-{task:05}-{attempt:02}`
+pub fn query_failure(query: QueryId, key: TaskKey, attempt: u32) -> String {
+    let TaskKey { stage, task } = key;
+    format!(
+        "{}/{stage:03}-{task:05}-{attempt:02}",
+        query_failures(query)
+    )
 }
 
 /// What a file of a log directory is, from its key or its bare name.

@@ -3,6 +3,7 @@
 //! This crate never does I/O, never reads a clock and never draws a random number: identifiers are
 //! made from entropy that the caller brings, times are parameters.
 
+mod binary;
 pub mod delta;
 pub mod envelope;
 pub mod format;
@@ -11,5 +12,6 @@ pub mod ids;
 pub mod keys;
 pub mod manifest;
 pub mod names;
+pub mod query;
 pub mod registry;
 pub mod sealed_json;

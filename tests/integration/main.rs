@@ -14,3 +14,4 @@ mod loads;
 mod s3;
 mod signals;
 mod statements;
+mod swarm;

@@ -23,6 +23,12 @@ impl LedgerHandle {
         Self { address, deadline }
     }
 
+    /// The current instance, for tests that kill it.
+    #[cfg(test)]
+    pub(crate) fn instance(&self) -> Option<ractor::ActorRef<Message>> {
+        self.address.instance()
+    }
+
     /// Commits an intent that was made against `base`. An error of kind `OutcomeUnknown` may have
     /// landed; every other error did not.
     pub(crate) async fn commit(&self, base: Arc<Snapshot>, intent: Intent) -> Result<Committed> {

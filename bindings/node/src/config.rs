@@ -162,6 +162,12 @@ const KEYS: &[Key] = &[
         "storage requests per minute for house-keeping",
     ),
     key(
+        "distribute",
+        Some("distribute"),
+        Shape::Text,
+        "share queries with other nodes: `auto`, `on`, `off`",
+    ),
+    key(
         "sweep_age",
         Some("sweep_age_ms"),
         Shape::Duration,

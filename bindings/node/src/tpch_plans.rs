@@ -4,6 +4,8 @@
 use crate::tpch::{QUERY_COUNT, TABLES, query};
 use apiary_engine::catalog::{Catalog, FrameEntry};
 use apiary_engine::cell::{WriteSpec, write_cells};
+use apiary_engine::distributed::testing::run_cut;
+use apiary_engine::distributed::{Spread, cut};
 use apiary_engine::ledger::{Intent, Ledger, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::{Codec, Settings};
@@ -12,7 +14,7 @@ use apiary_engine::sql::{
 };
 use apiary_engine::store::Meadow;
 use apiary_protocol::delta::{Action, Add, DeletionVector, Remove};
-use apiary_protocol::ids::CommitId;
+use apiary_protocol::ids::{CommitId, QueryId};
 use apiary_protocol::names::FrameName;
 use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -163,6 +165,7 @@ impl World {
             runtime: Arc::clone(&self.runtime),
             spilling_joins: Default::default(),
             batch_rows: 8192,
+            for_swarm: false,
         };
         let planned = plan_query(&self.environment, &session, &statement, &crew)
             .await
@@ -174,6 +177,33 @@ impl World {
             .unwrap();
         let through_bytes = collect(decoded, planned.context).await.unwrap();
         (show(&direct), show(&through_bytes))
+    }
+
+    /// The answer of three tasks a stage, each run twice, through storage.
+    async fn in_tasks(&self, number: u32, text: &str) -> String {
+        let Statement::Query(statement) = parse(text).unwrap().remove(0) else {
+            panic!("{text} is no query")
+        };
+        let session = Session::new().unwrap();
+        let crew = Crew {
+            bees: 2,
+            runtime: Arc::clone(&self.runtime),
+            spilling_joins: Default::default(),
+            batch_rows: 8192,
+            for_swarm: true,
+        };
+        let planned = plan_query(&self.environment, &session, &statement, &crew)
+            .await
+            .unwrap();
+        let spread = Spread {
+            tasks_max: 3,
+            bytes_per_task: 1,
+        };
+        let id = QueryId::from_random(self.environment.host.entropy.bytes());
+        let cut = cut(&planned, spread, id).await.unwrap();
+        let cut = cut.unwrap_or_else(|reason| panic!("query {number} stays whole: {reason}"));
+        let rows = run_cut(&self.environment, &planned, &cut, id, 2).await;
+        show(&rows.unwrap_or_else(|error| panic!("query {number}: {error}")))
     }
 }
 
@@ -236,6 +266,8 @@ async fn compare(deletes: bool) {
             .await
             .unwrap();
         assert_eq!(direct, show(&expected), "query {number} against memory");
+        let in_tasks = world.in_tasks(number, &text).await;
+        assert_eq!(in_tasks, direct, "query {number} in tasks");
     }
 }
 

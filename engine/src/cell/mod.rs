@@ -22,6 +22,8 @@ mod writing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use upload::Upload;
+
 use crate::error::Result;
 use crate::host::Host;
 use crate::schema::FrameSchema;

@@ -8,6 +8,8 @@
 use super::pieces::Piece;
 use super::scan::{FrameScanExec, ScanIdentity};
 use super::{Caches, Environment};
+use crate::distributed::EncodedRead;
+use crate::distributed::ExchangeReadExec;
 use crate::error::{Error, Result};
 use crate::ledger::Cell;
 use crate::store::Meadow;
@@ -50,6 +52,14 @@ struct EncodedScan {
     identity: ScanIdentity,
     cells: Vec<EncodedCell>,
     partitions: Vec<Vec<Piece>>,
+}
+
+/// What an extension node is, and what of it its template does not say.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Encoded {
+    Scan(EncodedScan),
+    Read(EncodedRead),
 }
 
 impl EncodedScan {
@@ -122,7 +132,7 @@ pub fn decode_plan(
     )?)
 }
 
-/// Encodes and decodes the scan leaf. An encoder needs no meadow, a decoder does.
+/// Encodes and decodes our leaves. An encoder needs no meadow, a decoder does.
 #[derive(Debug)]
 pub struct FrameCodec {
     meadow: Option<(Meadow, Arc<Caches>)>,
@@ -140,6 +150,38 @@ impl FrameCodec {
     }
 }
 
+impl FrameCodec {
+    fn decode_scan(
+        &self,
+        scan: EncodedScan,
+        template: &Arc<dyn ExecutionPlan>,
+    ) -> Result<FrameScanExec> {
+        let Some((meadow, caches)) = &self.meadow else {
+            return Err(Error::Bug("this codec only encodes".into()));
+        };
+        let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
+        if !template.is::<DataSourceExec>() {
+            return Err(corrupt(format!("a frame scan over {}", template.name())));
+        }
+        let cells = scan.cells.into_iter().map(EncodedCell::decode);
+        let cells = cells.collect::<Result<Vec<Arc<Cell>>>>()?;
+        let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
+        if !scan.partitions.iter().flatten().all(is_known) {
+            return Err(corrupt(
+                "a frame scan names a cell that it does not hold".into(),
+            ));
+        }
+        Ok(FrameScanExec::new(
+            Arc::new(scan.identity),
+            Arc::new(cells),
+            scan.partitions,
+            Arc::clone(template),
+            meadow,
+            caches,
+        ))
+    }
+}
+
 impl PhysicalExtensionCodec for FrameCodec {
     fn try_decode(
         &self,
@@ -148,32 +190,16 @@ impl PhysicalExtensionCodec for FrameCodec {
         _context: &TaskContext,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Some((meadow, caches)) = &self.meadow else {
-            return Err(Error::Bug("this codec only encodes".into()).into());
-        };
         let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
-        let scan: EncodedScan =
+        let encoded: Encoded =
             rmp_serde::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         let [template] = inputs else {
-            return Err(corrupt(format!("a frame scan with {} inputs", inputs.len())).into());
+            return Err(corrupt(format!("a leaf with {} inputs", inputs.len())).into());
         };
-        if !template.is::<DataSourceExec>() {
-            return Err(corrupt(format!("a frame scan over {}", template.name())).into());
+        match encoded {
+            Encoded::Scan(scan) => Ok(Arc::new(self.decode_scan(scan, template)?)),
+            Encoded::Read(read) => Ok(Arc::new(ExchangeReadExec::decode(read, template)?)),
         }
-        let cells = scan.cells.into_iter().map(EncodedCell::decode);
-        let cells = cells.collect::<Result<Vec<Arc<Cell>>>>()?;
-        let is_known = |piece: &Piece| (piece.cell as usize) < cells.len();
-        if !scan.partitions.iter().flatten().all(is_known) {
-            return Err(corrupt("a frame scan names a cell that it does not hold".into()).into());
-        }
-        Ok(Arc::new(FrameScanExec::new(
-            Arc::new(scan.identity),
-            Arc::new(cells),
-            scan.partitions,
-            Arc::clone(template),
-            meadow,
-            caches,
-        )))
     }
 
     fn try_encode(
@@ -196,16 +222,30 @@ pub(super) fn encode_scan(
     scan: &FrameScanExec,
     context: &ExecutionPlanEncodeCtx<'_>,
 ) -> DfResult<PhysicalPlanNode> {
-    let bytes = rmp_serde::to_vec_named(&EncodedScan::of(scan))
-        .map_err(|error| Error::Bug(format!("a frame scan cannot be written: {error}")))?;
-    let envelope: Arc<dyn ExecutionPlan> = Arc::new(Envelope {
-        bytes,
-        template: Arc::clone(&scan.template),
-    });
+    let encoded = Encoded::Scan(EncodedScan::of(scan));
+    encode_leaf(&encoded, Arc::clone(&scan.template), context)
+}
+
+/// The same for a read of an earlier stage's output.
+pub(crate) fn encode_read(
+    read: &ExchangeReadExec,
+    context: &ExecutionPlanEncodeCtx<'_>,
+) -> DfResult<PhysicalPlanNode> {
+    encode_leaf(&Encoded::Read(read.encoded()), read.template()?, context)
+}
+
+fn encode_leaf(
+    encoded: &Encoded,
+    template: Arc<dyn ExecutionPlan>,
+    context: &ExecutionPlanEncodeCtx<'_>,
+) -> DfResult<PhysicalPlanNode> {
+    let bytes = rmp_serde::to_vec_named(encoded)
+        .map_err(|error| Error::Bug(format!("a leaf of a plan cannot be written: {error}")))?;
+    let envelope: Arc<dyn ExecutionPlan> = Arc::new(Envelope { bytes, template });
     context.encode_child(&envelope)
 }
 
-/// Stands for a scan while it is written: a node with the template as its child. Never runs.
+/// Stands for a leaf of ours while it is written: a node with the template as its child. Never runs.
 #[derive(Debug)]
 struct Envelope {
     bytes: Vec<u8>,

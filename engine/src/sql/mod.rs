@@ -23,14 +23,16 @@ mod statements;
 mod types;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub(crate) use codec::encode_read;
 pub use codec::{FrameCodec, decode_plan, encode_plan};
 pub use dialect::parse;
 pub use explain::{ScanTotals, explain_rows, scan_totals};
 pub use insert::plan_insert;
 pub use plan::plan_query;
 pub use scan::{FrameScanExec, ScanIdentity};
+pub use spilling::spill_joins;
 pub use statements::run_catalog_statement;
 
 use crate::behavior::abandonment::SpillingJoins;
@@ -209,6 +211,8 @@ pub struct Crew {
     /// Which joins must be able to spill (in attempts after `Resources exhausted`).
     pub spilling_joins: SpillingJoins,
     pub batch_rows: usize,
+    /// The plan is going to be cut into tasks for several nodes.
+    pub for_swarm: bool,
 }
 
 /// A query that is ready to execute.

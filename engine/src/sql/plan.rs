@@ -50,6 +50,9 @@ const SORT_RESERVATION_SHARE: usize = 32;
 /// is in another one (apache/datafusion#24883).
 const REPARTITION_SPILL_FILE_BYTES: usize = 1;
 
+/// Partitions of a task of many: with one, plans that are cut give wrong answers.
+const SWARM_PARTITIONS: usize = 2;
+
 const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// Resolves frames to snapshots, once each; plans logically and physically.
@@ -153,13 +156,21 @@ fn session_state(
 }
 
 fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
+    let partitions = match crew.for_swarm {
+        true => SWARM_PARTITIONS,
+        false => crew.bees.max(1),
+    };
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(session.hive.to_string(), session.box_name.to_string())
         .with_information_schema(true)
-        .with_target_partitions(crew.bees.max(1))
+        .with_target_partitions(partitions)
         .with_batch_size(crew.batch_rows.max(1));
     let options = config.options_mut();
+    // A subquery that is planned apart would be run apart, by every task.
+    options
+        .optimizer
+        .enable_physical_uncorrelated_scalar_subquery &= !crew.for_swarm;
     options.optimizer.hash_join_single_partition_threshold = HASH_JOIN_SINGLE_PARTITION_BYTES;
     options.optimizer.hash_join_single_partition_threshold_rows = HASH_JOIN_SINGLE_PARTITION_ROWS;
     options.execution.parquet.pushdown_filters = false;

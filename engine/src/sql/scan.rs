@@ -48,6 +48,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -137,6 +138,41 @@ impl FrameScanExec {
             readers: Arc::new(readers),
             meadow: meadow.clone(),
             scan: Arc::default(),
+        }
+    }
+
+    /// The scans of so many tasks, of as many partitions each: every row is in exactly one of them.
+    pub(crate) fn split(&self, tasks: usize) -> Vec<Arc<dyn ExecutionPlan>> {
+        let count = self.partitions.len().max(1);
+        let mut pieces = partition_cells(&self.cells, tasks * count, 1);
+        pieces.resize(tasks * count, vec![]);
+        let share = |pieces: &[Vec<Piece>]| {
+            let scan = self.with_pieces(pieces);
+            Arc::new(scan) as Arc<dyn ExecutionPlan>
+        };
+        pieces.chunks(count).map(share).collect()
+    }
+
+    /// The same scan of some of its cells.
+    fn with_pieces(&self, partitions: &[Vec<Piece>]) -> Self {
+        let mut cells: Vec<Arc<Cell>> = Vec::new();
+        let mut places = BTreeMap::new();
+        let mut place = |piece: &Piece| {
+            let next = cells.len() as u32;
+            let cell = *places.entry(piece.cell).or_insert(next);
+            if cell == next {
+                cells.extend(self.cells.get(piece.cell as usize).cloned());
+            }
+            Piece { cell, ..*piece }
+        };
+        let partitions = partitions
+            .iter()
+            .map(|pieces| pieces.iter().map(&mut place).collect())
+            .collect();
+        Self {
+            cells: Arc::new(cells),
+            partitions: Arc::new(partitions),
+            ..self.with_template(Arc::clone(&self.template))
         }
     }
 

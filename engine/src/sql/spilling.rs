@@ -13,9 +13,11 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::execution::TaskContext;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::limit::LocalLimitExec;
@@ -29,6 +31,17 @@ type Plan = Arc<dyn ExecutionPlan>;
 
 #[derive(Debug)]
 pub(super) struct SpillJoins(pub(super) SpillingJoins);
+
+/// The same for a plan that was read back: the next attempt at a task.
+pub fn spill_joins(
+    plan: Plan,
+    which: SpillingJoins,
+    context: &TaskContext,
+) -> crate::error::Result<Plan> {
+    let options = context.session_config().options();
+    let plan = SpillJoins(which).optimize(plan, options)?;
+    Ok(SanityCheckPlan::new().optimize(plan, options)?)
+}
 
 impl PhysicalOptimizerRule for SpillJoins {
     fn optimize(&self, plan: Plan, _: &ConfigOptions) -> Result<Plan> {

@@ -30,11 +30,11 @@ mod names;
 mod pruning;
 
 /// A node's worth of what queries need, and the frames they read.
-struct World {
-    environment: Environment,
+pub(crate) struct World {
+    pub(crate) environment: Environment,
     fixed: Arc<Fixed>,
     session: Session,
-    crew: Crew,
+    pub(crate) crew: Crew,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Snapshots for Fixed {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let host = crate::host::testing::host();
         let settings = Settings::default();
         let meadow = Meadow::over(Arc::new(InMemory::new()), "memory", &host, &settings);
@@ -68,6 +68,7 @@ impl World {
             runtime: Arc::new(RuntimeEnv::default()),
             spilling_joins: SpillingJoins::None,
             batch_rows: 8192,
+            for_swarm: false,
         };
         Self {
             environment,
@@ -83,7 +84,7 @@ impl World {
     }
 
     /// A frame with one cell for each batch, in that order, with small row groups and pages.
-    async fn frame(&self, name: &str, partition_by: &[&str], cells: &[RecordBatch]) {
+    pub(crate) async fn frame(&self, name: &str, partition_by: &[&str], cells: &[RecordBatch]) {
         let name = self.name(name);
         let partition_by: Vec<String> = partition_by.iter().map(ToString::to_string).collect();
         let schema = FrameSchema::new(cells[0].schema(), partition_by).unwrap();
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    fn share(&self) -> Self {
+    pub(crate) fn share(&self) -> Self {
         Self {
             environment: self.environment.clone(),
             fixed: Arc::clone(&self.fixed),
@@ -213,7 +214,7 @@ impl World {
             .await;
     }
 
-    async fn plan(&self, text: &str) -> Result<PlannedQuery> {
+    pub(crate) async fn plan(&self, text: &str) -> Result<PlannedQuery> {
         let Statement::Query(statement) = parse(text)?.remove(0) else {
             panic!("{text} is no query")
         };
@@ -308,7 +309,7 @@ fn statistics(batch: &RecordBatch) -> String {
     .to_string()
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+pub(crate) fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let fields: Vec<_> = columns
         .iter()
         .map(|(name, column)| Field::new(*name, column.data_type().clone(), true))
@@ -320,7 +321,7 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     .unwrap()
 }
 
-fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+pub(crate) fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values))
 }
 

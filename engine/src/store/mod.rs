@@ -26,19 +26,25 @@ use bytes::Bytes;
 use local::{LocalFailure, LocalStore};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{
+    GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
+};
 use open::Place;
 use pace::Pace;
 use parking_lot::Mutex;
 use retry::Retry;
 use rooted::{Counters, Rooted, Whole};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
 /// read by ranges.
 const WHOLE_OBJECT_BYTES_MAX: u64 = 1 << 30;
+
+/// Most bytes of an object that is read with its tag: heartbeats and the bell.
+const TAGGED_BYTES_MAX: u64 = 16 << 20;
 
 /// Requests made to the meadow since the process started, by kind. A LIST counts one per page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -203,6 +209,102 @@ impl Meadow {
         }
     }
 
+    /// A small object that is overwritten, with what tells this version of it from others, as a listing
+    /// shows it too.
+    pub async fn get_tagged(&self, key: &str) -> Result<Option<(Bytes, String)>> {
+        self.turn().await;
+        let read = async {
+            let path = path_of(key)?;
+            let result = self.store.get_opts(&path, GetOptions::default()).await;
+            let result = result.map_err(|error| store_error("reading", key, error))?;
+            let tag = tag_of(&result.meta);
+            if result.meta.size > TAGGED_BYTES_MAX {
+                return Err(Error::corrupt(
+                    key,
+                    format!("it has {} bytes", result.meta.size),
+                ));
+            }
+            let bytes = result.bytes().await;
+            Ok((
+                bytes.map_err(|error| store_error("reading", key, error))?,
+                tag,
+            ))
+        };
+        match read.await {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Store {
+                source: object_store::Error::NotFound { .. },
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The parts that come next after `prefix` in keys, as directories do: `a` holds `a/b` for the
+    /// object `a/b/c`.
+    pub async fn list_directories(&self, prefix: &str) -> Result<Vec<String>> {
+        self.turn().await;
+        let listed = self
+            .store
+            .list_with_delimiter(Some(&path_of(prefix)?))
+            .await;
+        let listed = listed.map_err(|error| store_error("listing", prefix, error))?;
+        Ok(listed
+            .common_prefixes
+            .iter()
+            .map(ToString::to_string)
+            .collect())
+    }
+
+    /// The first bytes of an object, at most `bytes_max`, and how many it has in all; `None` only when
+    /// the store says it is not there.
+    pub async fn get_start(&self, key: &str, bytes_max: u64) -> Result<Option<(Bytes, u64)>> {
+        self.turn().await;
+        match self.read_range(key, 0..bytes_max.max(1)).await {
+            Ok(read) => Ok(Some(read)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => match self.get(key).await {
+                // An empty object has no range that a store would give.
+                Ok(Some(bytes)) if bytes.is_empty() => Ok(Some((bytes, 0))),
+                _ => Err(store_error("reading", key, error)),
+            },
+        }
+    }
+
+    /// A range of an object that must be there: `Corrupt` when it is not, or is shorter.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        self.turn().await;
+        let length = range.end.saturating_sub(range.start);
+        match self.read_range(key, range.clone()).await {
+            Ok((bytes, _)) if bytes.len() as u64 == length => Ok(bytes),
+            Ok((bytes, size_bytes)) => Err(Error::corrupt(
+                key,
+                format!(
+                    "{} bytes came back for {range:?} of {size_bytes}",
+                    bytes.len()
+                ),
+            )),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Error::corrupt(key, "it is not there any more"))
+            }
+            Err(error) => Err(store_error("reading", key, error)),
+        }
+    }
+
+    async fn read_range(&self, key: &str, range: Range<u64>) -> object_store::Result<(Bytes, u64)> {
+        let path = path_of(key).map_err(|error| object_store::Error::Generic {
+            store: "meadow",
+            source: Box::new(error),
+        })?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(&path, options).await?;
+        let size_bytes = result.meta.size;
+        Ok((result.bytes().await?, size_bytes))
+    }
+
     /// Writes a hint, a single-writer object or a reproducible one.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.turn().await;
@@ -234,6 +336,15 @@ impl Meadow {
 
     pub fn requests(&self) -> RequestCounts {
         self.rooted.counters.read()
+    }
+}
+
+/// Tells one version of an object from another: its e-tag, or its time where a store has none.
+pub fn tag_of(meta: &ObjectMeta) -> String {
+    match &meta.e_tag {
+        // Some stores answer a weak tag to one kind of request and a strong one to another.
+        Some(tag) => tag.trim_start_matches("W/").to_string(),
+        None => meta.last_modified.timestamp().to_string(),
     }
 }
 

@@ -1,0 +1,590 @@
+//! Tasks of distributed queries: this node's own queries, and open tasks of others for idle bees.
+//!
+//! Parent: Node. Messages: `Coordinate` and `Finish` a query of this node, from its driver; `Poll`,
+//! `Round` from timers; `Polled`, `Planned`, `Rounded`, `Attempted`, `Cleaned` from its own work;
+//! `Claims` from the Heartbeat; `Drain` at the node's stop; `Observe`. Reads the bell, plans, outputs
+//! and ends under `_swarm/queries/`; writes claims, outputs, failures and ends, and deletes what is
+//! under a query that is over. When it crashes, its attempts are aborted: others find their claims
+//! missing; drivers of its queries see a lost answer and begin anew; what the queries left is swept
+//! like a dead node's.
+//!
+//! Invariants: an attempt begins when its inputs are there; one attempt at a task at a time here; one
+//! round of requests of a query at a time; a query that has ended starts nothing; what this node
+//! commits after a query's end it deletes.
+
+mod attempt;
+mod handle;
+mod requests;
+mod tracked;
+
+pub(crate) use handle::{Coordinated, ForagerHandle, Known};
+
+use crate::bees::BeesHandle;
+use crate::chamber::Chambers;
+use crate::heartbeat::SwarmHandle;
+use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
+use apiary_engine::behavior::membership::NodeState;
+use apiary_engine::error::{Error, Result};
+use apiary_engine::sql::Environment;
+use apiary_protocol::format::BUILD;
+use apiary_protocol::heartbeat::ClaimProgress;
+use apiary_protocol::ids::{NodeId, QueryId};
+use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
+use attempt::AttemptEnd;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use requests::{Polled, Round};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+use tracked::Tracked;
+
+/// After the last sign of a query, polls come closely for so long.
+const WARM: Duration = Duration::from_secs(300);
+const POLL_LEAST: Duration = Duration::from_millis(20);
+const POLL_WARM_MAX: Duration = Duration::from_secs(1);
+const POLL_COLD: Duration = Duration::from_secs(12);
+/// Queries are listed behind the bell, which may be lost.
+const LIST_WARM: Duration = Duration::from_secs(10);
+const LIST_COLD: Duration = Duration::from_secs(60);
+/// How long a query may be without a living coordinator before it is ended.
+const ORPHAN_AGE: Duration = Duration::from_secs(30);
+/// How long workers have to see that a query has ended before its objects go.
+const GRACE: Duration = Duration::from_secs(2);
+
+type Outcome<T> = std::result::Result<Result<T>, String>;
+
+pub(crate) enum Message {
+    /// A query of this node, whose plan is in the meadow: answers when all is there that the head, which
+    /// reads these stages, needs.
+    Coordinate {
+        plan: Arc<QueryPlan>,
+        head: Vec<u32>,
+        reply: Reply<Result<Known>>,
+    },
+    /// It is over for its coordinator.
+    Finish {
+        query: QueryId,
+        reason: EndReason,
+    },
+    Poll,
+    Polled {
+        result: Outcome<Polled>,
+    },
+    Planned {
+        query: QueryId,
+        result: Outcome<Option<QueryPlan>>,
+    },
+    Round {
+        query: QueryId,
+    },
+    Rounded {
+        query: QueryId,
+        result: Outcome<Round>,
+    },
+    Attempted {
+        query: QueryId,
+        key: TaskKey,
+        result: std::result::Result<AttemptEnd, String>,
+    },
+    Clean {
+        query: QueryId,
+    },
+    Cleaned {
+        query: QueryId,
+        result: Outcome<()>,
+    },
+    Claims {
+        reply: Reply<Vec<ClaimProgress>>,
+    },
+    Drain {
+        reply: Reply<()>,
+    },
+}
+
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    pub(crate) node_id: NodeId,
+    /// Looks for other nodes' queries.
+    pub(crate) is_resident: bool,
+    pub(crate) environment: Environment,
+    pub(crate) bees: BeesHandle,
+    pub(crate) chambers: Arc<Chambers>,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) census: Census,
+}
+
+pub(crate) struct State {
+    with: Arguments,
+    queries: BTreeMap<QueryId, Tracked>,
+    /// Queries whose plan is being read, or that are of no use here.
+    ignored: BTreeMap<QueryId, Ignored>,
+    cleaning: BTreeMap<QueryId, AbortOnDropHandle<()>>,
+    /// The last sign of a query.
+    active_at: Option<Duration>,
+    listed_at: Option<Duration>,
+    bell: Option<String>,
+    poll: Option<AbortOnDropHandle<()>>,
+    draining: Option<Vec<Reply<()>>>,
+    _alive: Alive,
+}
+
+/// A query that this node does not work on.
+enum Ignored {
+    Reading {
+        _work: AbortOnDropHandle<()>,
+    },
+    /// Its plan is not there: not yet, or not any more.
+    Planless {
+        since: Duration,
+    },
+    /// Its plan is of another build, or damaged: who coordinates it may still be watched.
+    Foreign {
+        coordinator: Option<NodeId>,
+        since: Duration,
+    },
+}
+
+pub(crate) struct Forager;
+
+impl Actor for Forager {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let alive = with.census.enter();
+        let mut state = State {
+            queries: BTreeMap::new(),
+            ignored: BTreeMap::new(),
+            cleaning: BTreeMap::new(),
+            active_at: None,
+            listed_at: None,
+            bell: None,
+            poll: None,
+            draining: None,
+            _alive: alive,
+            with,
+        };
+        if state.with.is_resident {
+            state.poll_after(&myself, POLL_LEAST);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Coordinate { plan, head, reply } => {
+                state.coordinate(&myself, plan, head, reply);
+            }
+            Message::Finish { query, reason } => state.finish(&myself, query, reason),
+            Message::Poll => state.begin_poll(&myself),
+            Message::Polled { result } => state.polled(&myself, result),
+            Message::Planned { query, result } => state.planned(&myself, query, result),
+            Message::Round { query } => state.begin_round(&myself, query),
+            Message::Rounded { query, result } => state.rounded(&myself, query, result),
+            Message::Attempted { query, key, result } => {
+                state.attempted(&myself, query, key, result);
+            }
+            Message::Clean { query } => state.clean(&myself, query, None),
+            Message::Cleaned { query, result } => state.cleaned(query, result),
+            Message::Claims { reply } => {
+                let claims = state.queries.values().flat_map(Tracked::claims).collect();
+                let _ = reply.send(claims);
+            }
+            Message::Drain { reply } => state.drain(&myself, reply),
+        }
+        state.with.swarm.set_busy(!state.queries.is_empty());
+        state.answer_drain();
+        Ok(())
+    }
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        self.with.environment.host.clock.monotonic()
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        myself: &ActorRef<Message>,
+        work: impl Future<Output = T> + Send + 'static,
+        message: impl FnOnce(std::result::Result<T, String>) -> Message + Send + 'static,
+    ) -> AbortOnDropHandle<()> {
+        let control = &self.with.environment.host.runtimes.control;
+        spawn_report(control, myself, work, message)
+    }
+
+    fn remind(
+        &self,
+        myself: &ActorRef<Message>,
+        after: Duration,
+        message: Message,
+    ) -> AbortOnDropHandle<()> {
+        remind(
+            &self.with.environment.host.runtimes.control,
+            myself,
+            after,
+            move || message,
+        )
+    }
+
+    // Finding queries.
+
+    fn poll_after(&mut self, myself: &ActorRef<Message>, pause: Duration) {
+        self.poll = Some(self.remind(myself, pause, Message::Poll));
+    }
+
+    /// Polls become rarer with the time since the last sign of a query.
+    fn poll_pause(&self) -> Duration {
+        match self.quiet() {
+            Some(quiet) => (quiet / 20).clamp(POLL_LEAST, POLL_WARM_MAX),
+            None => POLL_COLD,
+        }
+    }
+
+    /// How long ago the last sign of a query was, unless that is long ago.
+    fn quiet(&self) -> Option<Duration> {
+        let quiet = self.now().saturating_sub(self.active_at?);
+        (quiet < WARM).then_some(quiet)
+    }
+
+    fn begin_poll(&mut self, myself: &ActorRef<Message>) {
+        if self.draining.is_some() {
+            return;
+        }
+        let now = self.now();
+        let age = match self.quiet() {
+            Some(_) => LIST_WARM,
+            None => LIST_COLD,
+        };
+        let lists = self
+            .listed_at
+            .is_none_or(|at| now.saturating_sub(at) >= age);
+        if lists {
+            self.listed_at = Some(now);
+        }
+        let work = requests::poll(
+            self.with.environment.meadow.clone(),
+            self.bell.clone(),
+            lists,
+        );
+        self.poll = Some(self.spawn(myself, work, |result| Message::Polled { result }));
+    }
+
+    fn polled(&mut self, myself: &ActorRef<Message>, result: Outcome<Polled>) {
+        match result {
+            Ok(Ok(Polled { bell, rung, listed })) => {
+                if bell.is_some() {
+                    self.bell = bell;
+                }
+                if let Some(listed) = listed {
+                    let there: BTreeSet<QueryId> = listed.iter().copied().collect();
+                    self.ignored.retain(|query, _| there.contains(query));
+                    for query in listed {
+                        self.found(myself, query, false);
+                    }
+                }
+                for query in rung {
+                    self.found(myself, query, true);
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "the bell cannot be read"),
+            Err(panic) => tracing::error!(panic, "reading the bell panicked"),
+        }
+        let pause = self.poll_pause();
+        self.poll_after(myself, pause);
+    }
+
+    /// A query that somebody named.
+    fn found(&mut self, myself: &ActorRef<Message>, query: QueryId, is_rung: bool) {
+        if self.queries.contains_key(&query) || self.cleaning.contains_key(&query) {
+            return;
+        }
+        let now = self.now();
+        match self.ignored.get(&query) {
+            Some(Ignored::Reading { .. }) => return,
+            Some(Ignored::Planless { since }) if now.saturating_sub(*since) > ORPHAN_AGE => {
+                // What a dead node left behind, or a late worker.
+                self.ignored.remove(&query);
+                return self.clean(myself, query, None);
+            }
+            Some(Ignored::Foreign { coordinator, since }) => {
+                let is_old = now.saturating_sub(*since) > ORPHAN_AGE * 4;
+                if is_old && coordinator.is_none_or(|node| self.is_gone(node)) {
+                    self.ignored.remove(&query);
+                    self.clean(myself, query, Some(EndReason::Abandoned));
+                }
+                return;
+            }
+            _ => {}
+        }
+        if is_rung {
+            self.active_at = Some(now);
+        }
+        let work = requests::read_plan(self.with.environment.meadow.clone(), query);
+        let work = self.spawn(myself, work, move |result| Message::Planned {
+            query,
+            result,
+        });
+        self.ignored.insert(query, Ignored::Reading { _work: work });
+    }
+
+    fn planned(
+        &mut self,
+        myself: &ActorRef<Message>,
+        query: QueryId,
+        result: Outcome<Option<QueryPlan>>,
+    ) {
+        self.ignored.remove(&query);
+        if self.queries.contains_key(&query) || self.draining.is_some() {
+            return;
+        }
+        let since = self.now();
+        let foreign = |coordinator| Ignored::Foreign { coordinator, since };
+        match result {
+            Ok(Ok(Some(plan))) if plan.build == BUILD => {
+                self.active_at = Some(since);
+                let tracked = Tracked::new(since, self.with.node_id, Arc::new(plan), None);
+                self.queries.insert(query, tracked);
+                self.advance(myself, query);
+            }
+            Ok(Ok(Some(plan))) => {
+                let (build, node) = (&plan.build, plan.coordinator);
+                tracing::info!(%query, build, "a query of another build is left to its own");
+                self.ignored.insert(query, foreign(Some(node)));
+            }
+            // The bell may come before the plan.
+            Ok(Ok(None)) => {
+                self.ignored.insert(query, Ignored::Planless { since });
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a query's plan cannot be read");
+                self.ignored.insert(query, foreign(None));
+            }
+            Err(panic) => tracing::error!(panic, "reading a query's plan panicked"),
+        }
+    }
+
+    /// Whether a node was seen to be dead, or was not seen at all.
+    fn is_gone(&self, node: NodeId) -> bool {
+        let view = self.with.swarm.view();
+        view.member(node)
+            .is_none_or(|member| member.state == NodeState::Dead)
+    }
+
+    // Running queries.
+
+    fn coordinate(
+        &mut self,
+        myself: &ActorRef<Message>,
+        plan: Arc<QueryPlan>,
+        head: Vec<u32>,
+        reply: Reply<Result<Known>>,
+    ) {
+        if self.draining.is_some() {
+            return;
+        }
+        let (now, query) = (self.now(), plan.query);
+        self.active_at = Some(now);
+        let tracked = Tracked::new(now, self.with.node_id, plan, Some((head, reply)));
+        self.queries.insert(query, tracked);
+        self.advance(myself, query);
+    }
+
+    /// Starts what can be started, tells the driver, and plans the next round of requests.
+    fn advance(&mut self, myself: &ActorRef<Message>, query: QueryId) {
+        let (now, swarm) = (self.now(), self.with.swarm.view());
+        let division = *self.with.chambers.division();
+        let running: usize = self.queries.values().map(Tracked::running).sum();
+        let Some(tracked) = self.queries.get_mut(&query) else {
+            return;
+        };
+        let idle = division.bees.saturating_sub(running);
+        let starts = tracked.start(now, idle, division.budget_per_bee_bytes, &swarm);
+        for start in starts {
+            let job = tracked.job(start);
+            let progress = Arc::clone(&job.progress);
+            let work = attempt::run(self.with.clone(), job);
+            let key = start.key;
+            let work = spawn_report(
+                &self.with.environment.host.runtimes.control,
+                myself,
+                work,
+                move |result| Message::Attempted { query, key, result },
+            );
+            tracked.begin(start, progress, work);
+        }
+        tracked.tell_head();
+        if tracked.is_round_due() {
+            let pause = tracked.pause(now);
+            let timer = remind(
+                &self.with.environment.host.runtimes.control,
+                myself,
+                pause,
+                move || Message::Round { query },
+            );
+            tracked.wait(timer);
+        }
+    }
+
+    fn begin_round(&mut self, myself: &ActorRef<Message>, query: QueryId) {
+        let (now, swarm) = (self.now(), self.with.swarm.view());
+        let meadow = self.with.environment.meadow.clone();
+        let Some(tracked) = self.queries.get_mut(&query) else {
+            return;
+        };
+        let plan = tracked.plan_round(now, &swarm);
+        let work = requests::round(meadow, query, plan);
+        let work = spawn_report(
+            &self.with.environment.host.runtimes.control,
+            myself,
+            work,
+            move |result| Message::Rounded { query, result },
+        );
+        tracked.requesting(work);
+    }
+
+    fn rounded(&mut self, myself: &ActorRef<Message>, query: QueryId, result: Outcome<Round>) {
+        let now = self.now();
+        let Some(tracked) = self.queries.get_mut(&query) else {
+            return;
+        };
+        tracked.rested();
+        match result {
+            Ok(Ok(Round { found, is_over })) => {
+                if is_over && !tracked.is_mine() {
+                    return self.leave(myself, query);
+                }
+                tracked.found(now, found);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %query, "the state of a query cannot be read");
+            }
+            Err(panic) => tracing::error!(panic, "reading the state of a query panicked"),
+        }
+        let Some(tracked) = self.queries.get(&query) else {
+            return;
+        };
+        if tracked.is_late(now) && !tracked.is_mine() {
+            return self.leave(myself, query);
+        }
+        let (is_mine, node) = (tracked.is_mine(), tracked.coordinator());
+        let silent = !is_mine && node != self.with.node_id && self.is_gone(node);
+        if let Some(tracked) = self.queries.get_mut(&query)
+            && tracked.is_orphan(now, silent, ORPHAN_AGE)
+        {
+            tracing::info!(%query, "a query without a coordinator is ended");
+            self.queries.remove(&query);
+            return self.clean(myself, query, Some(EndReason::Abandoned));
+        }
+        self.advance(myself, query);
+    }
+
+    fn attempted(
+        &mut self,
+        myself: &ActorRef<Message>,
+        query: QueryId,
+        key: TaskKey,
+        result: std::result::Result<AttemptEnd, String>,
+    ) {
+        let now = self.now();
+        self.active_at = Some(now);
+        let Some(tracked) = self.queries.get_mut(&query) else {
+            return;
+        };
+        let end = result.unwrap_or_else(|panic| AttemptEnd::Released(Error::Bug(panic)));
+        tracked.ended(now, key, end);
+        let others: Vec<QueryId> = self.queries.keys().copied().collect();
+        for query in others {
+            self.advance(myself, query);
+        }
+    }
+
+    // Ending queries.
+
+    fn finish(&mut self, myself: &ActorRef<Message>, query: QueryId, reason: EndReason) {
+        self.active_at = Some(self.now());
+        if self.queries.remove(&query).is_some() {
+            self.clean(myself, query, Some(reason));
+        }
+    }
+
+    /// Another node's query is over. Its coordinator deletes what is there; what was on its way from
+    /// here may come later than that.
+    fn leave(&mut self, myself: &ActorRef<Message>, query: QueryId) {
+        if let Some(tracked) = self.queries.remove(&query)
+            && tracked.has_run()
+        {
+            drop(tracked);
+            let timer = self.remind(myself, GRACE * 2, Message::Clean { query });
+            self.cleaning.insert(query, timer);
+        }
+    }
+
+    /// Deletes what is under a query, after saying that it is over.
+    fn clean(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<EndReason>) {
+        let grace = match (end, self.with.is_resident && self.draining.is_none()) {
+            (Some(_), true) => GRACE,
+            _ => Duration::ZERO,
+        };
+        let with = self.with.clone();
+        let work = requests::clean(with.environment, with.node_id, query, end, grace);
+        let work = self.spawn(myself, work, move |result| Message::Cleaned {
+            query,
+            result,
+        });
+        self.cleaning.insert(query, work);
+    }
+
+    fn cleaned(&mut self, query: QueryId, result: Outcome<()>) {
+        self.cleaning.remove(&query);
+        match result {
+            Ok(Ok(())) => tracing::debug!(%query, "what a query left is gone"),
+            Ok(Err(error)) => tracing::warn!(%error, %query, "what a query left stays for now"),
+            Err(panic) => tracing::error!(panic, "cleaning up after a query panicked"),
+        }
+    }
+
+    /// Hands other nodes' tasks back and ends what is left of this node's queries.
+    fn drain(&mut self, myself: &ActorRef<Message>, reply: Reply<()>) {
+        self.draining.get_or_insert_default().push(reply);
+        self.poll = None;
+        self.ignored.clear();
+        let waiting: Vec<QueryId> = self.cleaning.keys().copied().collect();
+        let running: Vec<(QueryId, bool, bool)> = std::mem::take(&mut self.queries)
+            .into_iter()
+            .map(|(query, tracked)| (query, tracked.is_mine(), tracked.has_run()))
+            .collect();
+        for (query, is_mine, _) in running {
+            if is_mine {
+                self.clean(myself, query, Some(EndReason::Cancelled));
+            }
+        }
+        // Without their grace: whoever is late cleans up after itself.
+        for query in waiting {
+            self.clean(myself, query, None);
+        }
+    }
+
+    fn answer_drain(&mut self) {
+        if self.cleaning.is_empty() {
+            for reply in self
+                .draining
+                .iter_mut()
+                .flat_map(|replies| replies.drain(..))
+            {
+                let _ = reply.send(());
+            }
+        }
+    }
+}

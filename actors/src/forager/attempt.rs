@@ -1,0 +1,295 @@
+//! One node's try at a task: claim it when it is not ours, run it in a chamber, commit its output.
+//!
+//! What fails for want of memory, or in a panic, is tried again here with another strategy, each try
+//! leaving a record; then the failure is the task's output, and ends the query.
+
+use super::Arguments;
+use super::handle::Known;
+use crate::bee::Facts;
+use crate::bees::TaskEnd;
+use apiary_engine::behavior::abandonment::{
+    self, FailureClass, Record, Strategy, Verdict, plan_next,
+};
+use apiary_engine::behavior::foraging::Start;
+use apiary_engine::distributed::{
+    Finished, Inputs, TaskJob, commit_failure, commit_output, is_lost_input, run_task, task_error,
+};
+use apiary_engine::error::{Error, ErrorKind, Result};
+use apiary_engine::store::Created;
+use apiary_protocol::ids::{AttemptId, NodeId};
+use apiary_protocol::keys;
+use apiary_protocol::query::{
+    Claim, ErrorClass, Failure, Outcome, Output, QueryPlan, TaskError, TaskFacts,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub(super) struct AttemptJob {
+    pub(super) plan: Arc<QueryPlan>,
+    pub(super) options: Arc<BTreeMap<String, String>>,
+    pub(super) start: Start,
+    /// Of the stages that it reads.
+    pub(super) known: Known,
+    pub(super) progress: Arc<AtomicU64>,
+}
+
+/// How it ended.
+pub(super) enum AttemptEnd {
+    /// The task has an output: this one, or one that was there first.
+    Committed,
+    /// The output says that no attempt can succeed.
+    Failed,
+    /// Somebody else has this attempt.
+    Claimed { by: NodeId, attempt: u32 },
+    /// Nothing is known against the task: somebody should try again.
+    Released(Error),
+    /// An output that it reads is damaged or gone.
+    LostInput(Error),
+}
+
+pub(super) async fn run(with: Arguments, job: AttemptJob) -> AttemptEnd {
+    if job.start.must_claim {
+        match claim(&with, &job).await {
+            Ok(None) => {}
+            Ok(Some(by)) => {
+                let attempt = job.start.attempt;
+                return AttemptEnd::Claimed { by, attempt };
+            }
+            Err(error) => return AttemptEnd::Released(error),
+        }
+    }
+    match tries(&with, &job).await {
+        Ok(end) => end,
+        Err(error) => AttemptEnd::Released(error),
+    }
+}
+
+/// Claims the attempt; `Some` when it is another node's.
+async fn claim(with: &Arguments, job: &AttemptJob) -> Result<Option<NodeId>> {
+    let Start { key, attempt, .. } = job.start;
+    let claim = Claim {
+        node: with.node_id,
+        key,
+        attempt,
+        id: AttemptId::from_random(with.environment.host.entropy.bytes()),
+    };
+    let bytes = claim
+        .to_bytes()
+        .map_err(|error| Error::Bug(format!("a claim: {error}")))?;
+    let claim_key = keys::query_claim(job.plan.query, key, attempt);
+    match with
+        .environment
+        .meadow
+        .create(&claim_key, Bytes::from(bytes))
+        .await?
+    {
+        Created::Ours => Ok(None),
+        Created::Theirs(bytes) => match Claim::from_bytes(&bytes) {
+            // A claim of ours that an earlier instance of the Forager made is run again.
+            Ok(claim) if claim.node == with.node_id => Ok(None),
+            Ok(claim) => Ok(Some(claim.node)),
+            Err(error) => Err(Error::corrupt(claim_key, error)),
+        },
+    }
+}
+
+async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
+    let mut history: Vec<Record> = Vec::new();
+    let mut strategy = Strategy::FIRST;
+    loop {
+        let (error, facts) = match try_once(with, job, strategy).await {
+            TaskEnd::Done((finished, waited), facts) => {
+                commit_rows(with, job, finished, &facts, waited).await?;
+                return Ok(AttemptEnd::Committed);
+            }
+            TaskEnd::Failed(error, facts) => (Some(error), facts),
+            TaskEnd::Lost => (None, Facts::default()),
+        };
+        if let Some(error) = error.as_ref().filter(|error| is_lost_input(error)) {
+            let reason = error.to_string();
+            tracing::warn!(reason, "an output of this query cannot be read");
+            return Ok(AttemptEnd::LostInput(match error {
+                Error::Corrupt { key, reason } => Error::corrupt(key, reason),
+                other => Error::Bug(other.to_string()),
+            }));
+        }
+        let class = error
+            .as_ref()
+            .map_or(FailureClass::BeeLost, abandonment::classify);
+        let text = error
+            .as_ref()
+            .map_or("its bee was lost".into(), ToString::to_string);
+        let record = Record {
+            bee: format!("{} {}", with.node_id.short(), facts.bee),
+            strategy,
+            class,
+            error: text,
+            budget_bytes: facts.budget_bytes,
+            duration: facts.duration,
+        };
+        if let Some(error) = &error {
+            leave_record(with, job, &record, error, history.len() as u32).await;
+        }
+        history.push(record);
+        match (plan_next(&history, false), error) {
+            (Verdict::Again(next), _) => strategy = next,
+            // Storage or this node failed it, not the task.
+            (Verdict::Abandon, Some(error))
+                if class == FailureClass::Final
+                    && !matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Corrupt) =>
+            {
+                return Ok(AttemptEnd::Released(error));
+            }
+            (Verdict::Abandon, error) => {
+                let failure = given_up(class, error, &history);
+                commit_failed(with, job, failure).await?;
+                return Ok(AttemptEnd::Failed);
+            }
+        }
+    }
+}
+
+fn given_up(class: FailureClass, error: Option<Error>, history: &[Record]) -> TaskError {
+    let report = abandonment::report(history);
+    match (class, error) {
+        (FailureClass::Final, Some(error)) => task_error(&error),
+        (FailureClass::Memory, _) => task_error(&Error::ResourcesExhausted(report)),
+        (FailureClass::Panic, _) => task_error(&Error::Bug(report)),
+        _ => TaskError {
+            class: ErrorClass::Retry,
+            object: None,
+            message: report,
+        },
+    }
+}
+
+async fn try_once(
+    with: &Arguments,
+    job: &AttemptJob,
+    strategy: Strategy,
+) -> TaskEnd<(Finished, Duration)> {
+    let Start { key, .. } = job.start;
+    let stage = job.plan.stage(key.stage);
+    let (Some(stage), Some(task)) = (stage, job.plan.task(key)) else {
+        return TaskEnd::Failed(
+            Error::Bug("a task that is not in its plan".into()),
+            Facts::default(),
+        );
+    };
+    let task = TaskJob {
+        query: job.plan.query,
+        key,
+        options: Arc::clone(&job.options),
+        plan: task.plan.clone(),
+        partitions: stage.partitions as usize,
+        strategy,
+        inputs: Inputs::new(&with.environment.meadow, job.plan.query, job.known.clone()),
+        progress: Arc::clone(&job.progress),
+    };
+    let label = format!("{}/{}-{}", job.plan.query, key.stage, key.task);
+    let bees = match strategy.whole_crew {
+        true => with.chambers.division().bees,
+        false => 1,
+    };
+    let (environment, clock) = (
+        with.environment.clone(),
+        with.environment.host.clock.clone(),
+    );
+    let asked_at = clock.monotonic();
+    let work = move |chamber: crate::chamber::Chamber| async move {
+        let waited = environment.host.clock.monotonic().saturating_sub(asked_at);
+        let runtime = Arc::clone(&chamber.runtime);
+        let finished = run_task(&environment, task, runtime, chamber.budget_bytes).await?;
+        Ok((finished, waited))
+    };
+    with.bees.run(label, bees, bees, work).await
+}
+
+async fn commit_rows(
+    with: &Arguments,
+    job: &AttemptJob,
+    finished: Finished,
+    facts: &Facts,
+    waited: Duration,
+) -> Result<()> {
+    let made = finished.made;
+    let facts_of_task = TaskFacts {
+        rows: finished.rows,
+        bytes: made.bytes,
+        waited_ms: waited.as_millis() as u64,
+        duration_ms: facts.duration.as_millis() as u64,
+        budget_bytes: facts.budget_bytes,
+        peak_bytes: facts.peak_bytes,
+        spilled_bytes: facts.spilled_bytes,
+        read_bytes: finished.read_bytes,
+        requests: finished.requests,
+    };
+    let outcome = Outcome::Rows {
+        apart: made.apart,
+        partitions: made.partitions.clone(),
+    };
+    let output = output(with, job, made.id, facts_of_task, outcome);
+    let output = Output {
+        bee: facts.bee.clone(),
+        ..output
+    };
+    commit_output(&with.environment.meadow, &output, Some(made))
+        .await
+        .map(drop)
+}
+
+async fn commit_failed(with: &Arguments, job: &AttemptJob, error: TaskError) -> Result<()> {
+    let id = AttemptId::from_random(with.environment.host.entropy.bytes());
+    let output = output(with, job, id, TaskFacts::default(), Outcome::Failed(error));
+    commit_output(&with.environment.meadow, &output, None)
+        .await
+        .map(drop)
+}
+
+fn output(
+    with: &Arguments,
+    job: &AttemptJob,
+    id: AttemptId,
+    facts: TaskFacts,
+    outcome: Outcome,
+) -> Output {
+    Output {
+        query: job.plan.query,
+        key: job.start.key,
+        node: with.node_id,
+        bee: String::new(),
+        attempt: job.start.attempt,
+        id,
+        facts,
+        outcome,
+    }
+}
+
+/// The record of a failed try, for people and for the report. Losing it changes nothing.
+async fn leave_record(
+    with: &Arguments,
+    job: &AttemptJob,
+    record: &Record,
+    error: &Error,
+    tries: u32,
+) {
+    let failure = Failure {
+        key: job.start.key,
+        node: with.node_id,
+        bee: record.bee.clone(),
+        // Each try has a record of its own.
+        attempt: job.start.attempt * abandonment::ATTEMPTS_MAX as u32 + tries,
+        id: AttemptId::from_random(with.environment.host.entropy.bytes()),
+        strategy: format!("{:?}", record.strategy),
+        budget_bytes: record.budget_bytes,
+        duration_ms: record.duration.as_millis() as u64,
+        error: task_error(error),
+    };
+    let left = commit_failure(&with.environment.meadow, job.plan.query, &failure).await;
+    if let Err(error) = left {
+        tracing::warn!(%error, "a failed attempt left no record");
+    }
+}

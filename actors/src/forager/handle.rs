@@ -1,0 +1,111 @@
+//! How drivers and the Heartbeat reach the Forager.
+
+use super::{Message, requests};
+use crate::mailbox::{Address, CallError, Reply};
+use apiary_engine::distributed::StoredOutput;
+use apiary_engine::error::{Error, Result};
+use apiary_engine::sql::Environment;
+use apiary_engine::store::Created;
+use apiary_protocol::heartbeat::ClaimProgress;
+use apiary_protocol::ids::QueryId;
+use apiary_protocol::keys;
+use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const CONTROL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Outputs whose index was read.
+pub(crate) type Known = BTreeMap<TaskKey, Arc<StoredOutput>>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct ForagerHandle {
+    address: Address<Message>,
+}
+
+/// A query under way: ends it, when it is dropped, as cancelled.
+pub(crate) struct Coordinated {
+    address: Address<Message>,
+    query: QueryId,
+    reason: EndReason,
+}
+
+impl Coordinated {
+    pub(crate) fn end(mut self, reason: EndReason) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for Coordinated {
+    fn drop(&mut self) {
+        self.address.tell(Message::Finish {
+            query: self.query,
+            reason: self.reason,
+        });
+    }
+}
+
+impl ForagerHandle {
+    pub(crate) fn new(address: Address<Message>) -> Self {
+        Self { address }
+    }
+
+    /// Writes a query's plan where all can see it, and tells them. Gives the query, and what will come
+    /// when all is there that the head needs.
+    pub(crate) async fn coordinate(
+        &self,
+        environment: &Environment,
+        plan: QueryPlan,
+        head: Vec<u32>,
+    ) -> Result<(Coordinated, oneshot::Receiver<Result<Known>>)> {
+        let query = plan.query;
+        let bytes = plan
+            .to_bytes()
+            .map_err(|error| Error::Bug(format!("a plan: {error}")))?;
+        let coordinated = Coordinated {
+            address: self.address.clone(),
+            query,
+            reason: EndReason::Cancelled,
+        };
+        let (reply, answer): (Reply<Result<Known>>, _) = oneshot::channel();
+        let message = Message::Coordinate {
+            plan: Arc::new(plan),
+            head,
+            reply,
+        };
+        let key = keys::query_plan(query);
+        // Whoever hears the bell before the plan is there looks again.
+        let ring = requests::ring(environment.clone(), query);
+        let ring = environment.host.runtimes.control.spawn(ring);
+        match environment.meadow.create(&key, Bytes::from(bytes)).await? {
+            Created::Ours => {}
+            Created::Theirs(_) => return Err(Error::Bug(format!("{key} was there before"))),
+        }
+        drop(ring);
+        let delivered = self.address.deliver(message);
+        match tokio::time::timeout(CONTROL_DEADLINE, delivered).await {
+            Ok(Ok(())) => Ok((coordinated, answer)),
+            Ok(Err(error)) => Err(error.into_error(self.address.name())),
+            Err(_) => Err(CallError::Deadline(CONTROL_DEADLINE).into_error(self.address.name())),
+        }
+    }
+
+    pub(crate) async fn claims(&self) -> Result<Vec<ClaimProgress>> {
+        let claims = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Claims { reply })
+            .await;
+        claims.map_err(|error| error.into_error(self.address.name()))
+    }
+
+    /// Gives back what runs for others and ends what is left here; false when that took too long.
+    pub(crate) async fn drain(&self, deadline: Duration) -> bool {
+        self.address
+            .call(deadline, |reply| Message::Drain { reply })
+            .await
+            .is_ok()
+    }
+}

@@ -1,0 +1,176 @@
+//! What the Forager asks of the meadow.
+
+use apiary_engine::distributed::{StoredOutput, read_output};
+use apiary_engine::error::{Error, Result};
+use apiary_engine::sql::Environment;
+use apiary_engine::store::Meadow;
+use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
+use apiary_protocol::keys;
+use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, EndReason, QueryPlan, TaskKey};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+const OUTPUTS_AT_ONCE: usize = 16;
+const DELETES_AT_ONCE: usize = 16;
+
+/// What a poll found.
+pub(super) struct Polled {
+    /// The bell's tag, when there is a bell.
+    pub(super) bell: Option<String>,
+    /// Queries that it names, when it was rung since.
+    pub(super) rung: Vec<QueryId>,
+    /// All queries, when they were listed.
+    pub(super) listed: Option<Vec<QueryId>>,
+}
+
+/// Reads the bell, and lists the queries when it is time.
+pub(super) async fn poll(meadow: Meadow, heard: Option<String>, lists: bool) -> Result<Polled> {
+    let bell = meadow.get_tagged(keys::BELL).await?;
+    let (bell, rung) = match bell {
+        Some((bytes, tag)) if heard.as_ref() != Some(&tag) => {
+            // A bell that cannot be read costs time only: it is rung again.
+            let rung = Bell::from_bytes(&bytes).map_or(Vec::new(), |bell| bell.queries);
+            (Some(tag), rung)
+        }
+        Some((_, tag)) => (Some(tag), Vec::new()),
+        None => (None, Vec::new()),
+    };
+    let listed = match lists {
+        true => {
+            let found = meadow.list_directories(keys::QUERIES_PREFIX).await?;
+            Some(found.iter().filter_map(|key| keys::query_of(key)).collect())
+        }
+        false => None,
+    };
+    Ok(Polled { bell, rung, listed })
+}
+
+/// Tells the others of a query: a hint, so a failure is only logged.
+pub(super) async fn ring(environment: Environment, query: QueryId) {
+    let bell = async {
+        let mut queries = match environment.meadow.get_tagged(keys::BELL).await? {
+            Some((bytes, _)) => Bell::from_bytes(&bytes).map_or(Vec::new(), |bell| bell.queries),
+            None => Vec::new(),
+        };
+        queries.retain(|known| *known != query);
+        queries.push(query);
+        let surplus = queries.len().saturating_sub(BELL_QUERIES_MAX);
+        queries.drain(..surplus);
+        let id = AttemptId::from_random(environment.host.entropy.bytes());
+        let bytes = Bell { id, queries }.to_bytes();
+        let bytes = bytes.map_err(|error| Error::Bug(format!("a bell: {error}")))?;
+        environment.meadow.put(keys::BELL, Bytes::from(bytes)).await
+    };
+    if let Err(error) = bell.await {
+        tracing::warn!(%error, "the bell was not rung; others find the query later");
+    }
+}
+
+/// A query's plan; `None` when it is not there, or the query is over.
+pub(super) async fn read_plan(meadow: Meadow, query: QueryId) -> Result<Option<QueryPlan>> {
+    let key = keys::query_plan(query);
+    let Some(bytes) = meadow.get(&key).await? else {
+        return Ok(None);
+    };
+    let plan = QueryPlan::from_bytes(&bytes).map_err(|error| Error::corrupt(&key, error))?;
+    if plan.query != query {
+        return Err(Error::corrupt(
+            &key,
+            format!("it is of query {}", plan.query),
+        ));
+    }
+    Ok(Some(plan))
+}
+
+/// What a round of requests asks.
+pub(super) struct RoundPlan {
+    pub(super) outputs: Vec<TaskKey>,
+    /// Looks whether the query has ended.
+    pub(super) end: bool,
+    /// Looks whether its plan is still there.
+    pub(super) plan: bool,
+}
+
+pub(super) struct Round {
+    pub(super) found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
+    pub(super) is_over: bool,
+}
+
+/// One round: outputs that are looked for, and whether the query is over.
+pub(super) async fn round(meadow: Meadow, query: QueryId, plan: RoundPlan) -> Result<Round> {
+    let outputs = futures::stream::iter(plan.outputs)
+        .map(|key| {
+            let meadow = &meadow;
+            async move { (key, read_output(meadow, query, key).await) }
+        })
+        .buffer_unordered(OUTPUTS_AT_ONCE)
+        .filter_map(|(key, read)| async move {
+            match read {
+                Ok(found) => found.map(|output| (key, Ok(output))),
+                Err(error @ Error::Corrupt { .. }) => Some((key, Err(error))),
+                Err(error) => {
+                    tracing::debug!(%error, "an output cannot be read now");
+                    None
+                }
+            }
+        })
+        .collect();
+    let is_there = async |asked: bool, key: String| match asked {
+        true => Ok::<_, Error>(Some(meadow.get_start(&key, 1).await?.is_some())),
+        false => Ok(None),
+    };
+    let (found, has_end, has_plan) = futures::join!(
+        outputs,
+        is_there(plan.end, keys::query_end(query)),
+        is_there(plan.plan, keys::query_plan(query)),
+    );
+    Ok(Round {
+        found,
+        is_over: has_end? == Some(true) || has_plan? == Some(false),
+    })
+}
+
+/// Deletes all under a query, its end last; says first that it is over when nobody has yet.
+pub(super) async fn clean(
+    environment: Environment,
+    node: NodeId,
+    query: QueryId,
+    end: Option<EndReason>,
+    grace: Duration,
+) -> Result<()> {
+    let meadow = &environment.meadow;
+    let end_key = keys::query_end(query);
+    if let Some(reason) = end {
+        let id = AttemptId::from_random(environment.host.entropy.bytes());
+        let end = End {
+            query,
+            node,
+            id,
+            reason,
+        };
+        let bytes = end
+            .to_bytes()
+            .map_err(|error| Error::Bug(format!("an end: {error}")))?;
+        meadow.create(&end_key, Bytes::from(bytes)).await?;
+        tokio::time::sleep(grace).await;
+    }
+    let objects = meadow.list(&keys::query_prefix(query), None).await?;
+    let keys = objects.iter().map(|object| object.location.to_string());
+    let (last, first): (Vec<String>, Vec<String>) = keys.partition(|key| *key == end_key);
+    // The plan goes first: who finds none knows that the query is over.
+    let plan_key = keys::query_plan(query);
+    if first.contains(&plan_key) {
+        meadow.delete(&plan_key).await?;
+    }
+    for keys in [first, last] {
+        let mut deletions = futures::stream::iter(keys)
+            .map(|key| async move { meadow.delete(&key).await })
+            .buffer_unordered(DELETES_AT_ONCE);
+        while let Some(deleted) = deletions.next().await {
+            deleted?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! One query that this node works on: what it knows of it, what it runs for it, when it asks again.
+
+use super::attempt::{AttemptEnd, AttemptJob};
+use super::handle::Known;
+use super::requests::RoundPlan;
+use crate::mailbox::Reply;
+use apiary_engine::behavior::foraging::{Foraging, Start};
+use apiary_engine::behavior::membership::SwarmView;
+use apiary_engine::distributed::{StoredOutput, local_error};
+use apiary_engine::error::{Error, Result};
+use apiary_protocol::heartbeat::ClaimProgress;
+use apiary_protocol::ids::NodeId;
+use apiary_protocol::query::{Outcome, QueryPlan, TaskKey};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+
+const PAUSE_LEAST: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often it is asked whether the query has ended.
+const END_EVERY: Duration = Duration::from_secs(1);
+/// Every so many of these the plan is looked for as well.
+const ENDS_PER_PLAN: u32 = 4;
+/// Bytes of outputs that are kept in memory with their indexes.
+const HEADS_BYTES_MAX: usize = 8 << 20;
+/// Attempts that fail for want of storage before the task is given up here.
+const RELEASES_MAX: u32 = 4;
+
+pub(super) struct Tracked {
+    plan: Arc<QueryPlan>,
+    options: Arc<BTreeMap<String, String>>,
+    foraging: Foraging,
+    known: BTreeMap<TaskKey, Arc<StoredOutput>>,
+    heads_bytes: usize,
+    attempts: BTreeMap<TaskKey, Running>,
+    /// The driver of a query of this node.
+    driver: Option<Reply<Result<Known>>>,
+    head: Option<Vec<u32>>,
+    has_run: bool,
+    releases: BTreeMap<TaskKey, u32>,
+    /// The timer or the requests of a round.
+    round: Option<AbortOnDropHandle<()>>,
+    /// When something was learnt last: pauses grow from there.
+    moved_at: Duration,
+    end_asked_at: Duration,
+    ends_asked: u32,
+    began_at: Duration,
+    silent_since: Option<Duration>,
+}
+
+struct Running {
+    attempt: u32,
+    progress: Arc<AtomicU64>,
+    _work: AbortOnDropHandle<()>,
+}
+
+impl Tracked {
+    pub(super) fn new(
+        now: Duration,
+        me: NodeId,
+        plan: Arc<QueryPlan>,
+        driver: Option<(Vec<u32>, Reply<Result<Known>>)>,
+    ) -> Self {
+        let (head, driver) = driver.unzip();
+        Self {
+            options: Arc::new(plan.options.clone()),
+            foraging: Foraging::new(now, me, &plan, head.clone()),
+            plan,
+            known: BTreeMap::new(),
+            heads_bytes: 0,
+            attempts: BTreeMap::new(),
+            driver,
+            head,
+            has_run: false,
+            releases: BTreeMap::new(),
+            round: None,
+            moved_at: now,
+            end_asked_at: now,
+            ends_asked: 0,
+            began_at: now,
+            silent_since: None,
+        }
+    }
+
+    pub(super) fn is_mine(&self) -> bool {
+        self.head.is_some()
+    }
+
+    pub(super) fn has_run(&self) -> bool {
+        self.has_run
+    }
+
+    pub(super) fn coordinator(&self) -> NodeId {
+        self.plan.coordinator
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.attempts.len()
+    }
+
+    pub(super) fn claims(&self) -> impl Iterator<Item = ClaimProgress> + '_ {
+        self.attempts.iter().map(|(key, running)| ClaimProgress {
+            query: self.plan.query,
+            stage: key.stage,
+            task: key.task,
+            attempt: running.attempt,
+            progress: running.progress.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether the query has had all the time that its coordinator gave it.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        now.saturating_sub(self.began_at) > Duration::from_millis(self.plan.deadline_ms)
+    }
+
+    /// Whether the coordinator has been gone for too long.
+    pub(super) fn is_orphan(&mut self, now: Duration, is_silent: bool, age: Duration) -> bool {
+        if !is_silent {
+            self.silent_since = None;
+            return false;
+        }
+        let since = *self.silent_since.get_or_insert(now);
+        now.saturating_sub(since) >= age
+    }
+
+    // Attempts.
+
+    pub(super) fn start(
+        &mut self,
+        now: Duration,
+        idle_bees: usize,
+        budget_bytes: u64,
+        swarm: &SwarmView,
+    ) -> Vec<Start> {
+        self.foraging.observe(now, self.plan.query, swarm);
+        self.foraging.start(now, idle_bees, budget_bytes, swarm)
+    }
+
+    pub(super) fn job(&self, start: Start) -> AttemptJob {
+        let stage = self.plan.stage(start.key.stage);
+        let inputs = stage.map_or(&[][..], |stage| stage.inputs.as_slice());
+        AttemptJob {
+            plan: Arc::clone(&self.plan),
+            options: Arc::clone(&self.options),
+            start,
+            known: self.outputs_of(inputs),
+            progress: Arc::default(),
+        }
+    }
+
+    fn outputs_of(&self, stages: &[u32]) -> Known {
+        let wanted = self
+            .known
+            .iter()
+            .filter(|(key, _)| stages.contains(&key.stage));
+        wanted
+            .map(|(key, output)| (*key, Arc::clone(output)))
+            .collect()
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        start: Start,
+        progress: Arc<AtomicU64>,
+        work: AbortOnDropHandle<()>,
+    ) {
+        self.has_run = true;
+        let running = Running {
+            attempt: start.attempt,
+            progress,
+            _work: work,
+        };
+        self.attempts.insert(start.key, running);
+    }
+
+    pub(super) fn ended(&mut self, now: Duration, key: TaskKey, end: AttemptEnd) {
+        self.attempts.remove(&key);
+        self.moved_at = now;
+        match end {
+            // Its index is read like any other's.
+            AttemptEnd::Committed | AttemptEnd::Failed => self.foraging.released(now, key),
+            AttemptEnd::Claimed { by, attempt } => self.foraging.claimed(now, key, by, attempt),
+            AttemptEnd::Released(error) => {
+                tracing::warn!(%error, query = %self.plan.query, ?key, "an attempt was given back");
+                let releases = self.releases.entry(key).or_default();
+                *releases += 1;
+                if *releases >= RELEASES_MAX {
+                    self.fail(error);
+                }
+                self.foraging.released(now, key);
+            }
+            AttemptEnd::LostInput(error) => {
+                self.fail(error);
+                self.foraging.released(now, key);
+            }
+        }
+    }
+
+    // Outputs.
+
+    pub(super) fn found(
+        &mut self,
+        now: Duration,
+        found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
+    ) {
+        for (key, output) in found {
+            self.moved_at = now;
+            match output {
+                Ok(output) => {
+                    if let Outcome::Failed(error) = &output.output.outcome {
+                        self.fail(local_error(error));
+                    }
+                    self.keep(key, output);
+                    self.attempts.remove(&key);
+                    self.foraging.done(now, key);
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    fn keep(&mut self, key: TaskKey, output: Arc<StoredOutput>) {
+        let held = output.held_bytes();
+        let output = match self.heads_bytes + held <= HEADS_BYTES_MAX {
+            true => {
+                self.heads_bytes += held;
+                output
+            }
+            false => Arc::new(output.without_data()),
+        };
+        self.known.insert(key, output);
+    }
+
+    /// Ends the query for its driver. What others coordinate is theirs to end.
+    fn fail(&mut self, error: Error) {
+        if let Some(driver) = self.driver.take() {
+            let _ = driver.send(Err(error));
+        }
+    }
+
+    /// Tells the driver when all that its head reads is there.
+    pub(super) fn tell_head(&mut self) {
+        if self.foraging.is_head_ready()
+            && let Some(driver) = self.driver.take()
+        {
+            let head = self.head.clone().unwrap_or_default();
+            let _ = driver.send(Ok(self.outputs_of(&head)));
+        }
+    }
+
+    // Rounds.
+
+    /// Nothing is asked while a round is under way or planned, nor for a driver that has its answer.
+    pub(super) fn is_round_due(&self) -> bool {
+        self.round.is_none() && !(self.is_mine() && self.driver.is_none())
+    }
+
+    /// Pauses grow with the time in which nothing was learnt: a tenth of it.
+    pub(super) fn pause(&self, now: Duration) -> Duration {
+        (now.saturating_sub(self.moved_at) / 10).clamp(PAUSE_LEAST, PAUSE_MAX)
+    }
+
+    pub(super) fn wait(&mut self, timer: AbortOnDropHandle<()>) {
+        self.round = Some(timer);
+    }
+
+    pub(super) fn requesting(&mut self, work: AbortOnDropHandle<()>) {
+        self.round = Some(work);
+    }
+
+    pub(super) fn rested(&mut self) {
+        self.round = None;
+    }
+
+    pub(super) fn plan_round(&mut self, now: Duration, swarm: &SwarmView) -> RoundPlan {
+        let mut outputs = self.foraging.wanted(now, swarm);
+        // Of an own attempt that has ended the index is not known yet.
+        outputs.sort_unstable();
+        outputs.dedup();
+        let end = !self.is_mine() && now.saturating_sub(self.end_asked_at) >= END_EVERY;
+        if end {
+            self.end_asked_at = now;
+            self.ends_asked = self.ends_asked.wrapping_add(1);
+        }
+        RoundPlan {
+            outputs,
+            end,
+            plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
+        }
+    }
+}

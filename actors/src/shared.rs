@@ -1,0 +1,386 @@
+//! A query that is shared with the swarm: decide, cut, place, publish; then run the head.
+//!
+//! The head, the last stage, runs in a crew of this node like any other plan; all before it is the
+//! Forager's. Whatever keeps a query from being shared is no error: it runs here, and the reason is
+//! logged.
+//!
+//! Invariants: the head starts when all that it reads is there; an answer is of one execution of the
+//! query; a query that was published is ended, however its driver ends.
+
+use crate::bees::TaskEnd;
+use crate::chamber::Chamber;
+use crate::context::{Context, Ladder};
+use crate::forager::{Coordinated, Known};
+use crate::read::{ReadJob, run_plan};
+use crate::results::Writer;
+use apiary_engine::behavior::abandonment::{SpillingJoins, Strategy};
+use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
+use apiary_engine::behavior::membership::{NodeState, SwarmView};
+use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, place, workers};
+use apiary_engine::distributed::{self, Cut, CutStage, Inputs, Spread, is_lost_input};
+use apiary_engine::error::{Error, Result};
+use apiary_engine::sql::{self, PlannedQuery};
+use apiary_protocol::format::BUILD;
+use apiary_protocol::ids::QueryId;
+use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionStateBuilder;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A scan below this is not worth looking at the swarm.
+const SCAN_BYTES_LEAST: u64 = 64 << 20;
+/// What a request to the meadow takes, for the decision only.
+const REQUEST: Duration = Duration::from_millis(10);
+/// A task gets at least so much to scan, unless all is to be shared.
+const TASK_BYTES_LEAST: u64 = 16 << 20;
+
+/// A query whose plan is published.
+pub(crate) struct Shared {
+    query: QueryId,
+    coordinated: Coordinated,
+    inputs: oneshot::Receiver<Result<Known>>,
+    /// The head in bytes: each try decodes it anew.
+    head: Vec<u8>,
+    options: BTreeMap<String, String>,
+    schema: SchemaRef,
+}
+
+/// Who could take part.
+struct Offer {
+    workers: Vec<Worker>,
+    /// Bees of nodes that were not seen to be alive yet: what is left for them is nobody's.
+    open_bees: usize,
+}
+
+impl Offer {
+    fn bees(&self) -> usize {
+        self.workers
+            .iter()
+            .map(|worker| worker.bees.max(1))
+            .sum::<usize>()
+            + self.open_bees
+    }
+}
+
+/// Shares a query, when it can be and should be.
+pub(crate) async fn begin(
+    context: &Context,
+    job: &ReadJob,
+    planned: &PlannedQuery,
+) -> Result<Option<Shared>> {
+    let distribute = context.environment.settings.distribute;
+    let is_small = planned.scan_bytes < SCAN_BYTES_LEAST;
+    if distribute == Distribute::Off || (distribute == Distribute::Auto && is_small) {
+        return Ok(None);
+    }
+    let swarm = context.swarm.refresh().await?;
+    let offer = offer(context, &swarm);
+    let is_wanted =
+        distribute == Distribute::On || is_worth(planned.scan_bytes, &offer.workers, REQUEST);
+    if !is_wanted {
+        return Ok(None);
+    }
+    match cut(context, job, planned, &offer, distribute).await? {
+        Ok(cut) => publish(context, job, cut, &offer).await.map(Some),
+        Err(reason) => {
+            tracing::debug!(reason, query = job.label, "the query is not shared");
+            Ok(None)
+        }
+    }
+}
+
+fn offer(context: &Context, swarm: &SwarmView) -> Offer {
+    let division = context.chambers.division();
+    let own = Worker {
+        node: context.node_id,
+        name: "this node".into(),
+        bees: division.bees,
+        idle_bees: division.bees,
+        budget_bytes: division.budget_per_bee_bytes,
+    };
+    let unknown = swarm
+        .members
+        .iter()
+        .filter(|member| member.state == NodeState::Unknown);
+    let beats = unknown.filter_map(|member| member.beat.as_deref());
+    let open = beats.filter(|beat| beat.build == BUILD && !beat.draining);
+    Offer {
+        workers: workers(own, swarm, BUILD),
+        open_bees: open.map(|beat| beat.cores as usize).sum(),
+    }
+}
+
+/// What [`cut`] gives: the plan in stages, in bytes.
+struct Written {
+    query: QueryId,
+    stages: Vec<(CutStage, Vec<Vec<u8>>)>,
+    head: Vec<u8>,
+    inputs: Vec<u32>,
+    options: BTreeMap<String, String>,
+    schema: SchemaRef,
+}
+
+async fn cut(
+    context: &Context,
+    job: &ReadJob,
+    whole: &PlannedQuery,
+    offer: &Offer,
+    distribute: Distribute,
+) -> Result<std::result::Result<Written, String>> {
+    let planned = context.plan_shared(&job.session, &job.statement).await?;
+    if planned.schema != whole.schema {
+        return Ok(Err(
+            "its columns are others when it is planned for several nodes".into(),
+        ));
+    }
+    let budget = context.chambers.division().budget_per_bee_bytes;
+    let spread = Spread {
+        tasks_max: offer.bees().max(2),
+        bytes_per_task: match distribute {
+            Distribute::On => 1,
+            _ => (budget / 4).max(TASK_BYTES_LEAST),
+        },
+    };
+    let query = QueryId::from_random(context.environment.host.entropy.bytes());
+    context
+        .planning(async move {
+            match distributed::cut(&planned, spread, query).await? {
+                Ok(cut) => Ok(write(&planned, cut, query)),
+                Err(reason) => Ok(Err(reason)),
+            }
+        })
+        .await
+}
+
+/// The plans as bytes; `Err` when an operator has no form in bytes.
+fn write(planned: &PlannedQuery, cut: Cut, query: QueryId) -> std::result::Result<Written, String> {
+    let unwritable = |error: Error| format!("a part of its plan cannot be written: {error}");
+    let head = sql::encode_plan(&cut.head).map_err(unwritable)?;
+    let mut stages = Vec::with_capacity(cut.stages.len());
+    for stage in cut.stages {
+        let plans = stage.tasks.iter().map(|task| sql::encode_plan(&task.plan));
+        let plans = plans.collect::<Result<Vec<_>>>().map_err(unwritable)?;
+        stages.push((stage, plans));
+    }
+    Ok(Written {
+        query,
+        stages,
+        head,
+        inputs: cut.inputs,
+        options: distributed::saved(planned.context.session_config()),
+        schema: planned.schema.clone(),
+    })
+}
+
+async fn publish(
+    context: &Context,
+    job: &ReadJob,
+    written: Written,
+    offer: &Offer,
+) -> Result<Shared> {
+    let Written {
+        query,
+        stages,
+        head,
+        inputs,
+        options,
+        schema,
+    } = written;
+    let stages = stages
+        .into_iter()
+        .map(|(stage, plans)| stage_plan(stage, plans, offer));
+    let plan = QueryPlan {
+        query,
+        coordinator: context.node_id,
+        build: BUILD.to_string(),
+        deadline_ms: job.deadline.as_millis() as u64,
+        options: options.clone(),
+        stages: stages.collect(),
+    };
+    tracing::info!(
+        %query,
+        stages = plan.stages.len(),
+        tasks = plan.keys().count(),
+        nodes = offer.workers.len(),
+        "the query is shared"
+    );
+    let (coordinated, inputs) = context
+        .forager
+        .coordinate(&context.environment, plan, inputs)
+        .await?;
+    Ok(Shared {
+        query,
+        coordinated,
+        inputs,
+        head,
+        options,
+        schema,
+    })
+}
+
+fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan {
+    let mut places = offer.workers.clone();
+    if offer.open_bees > 0 {
+        let open = Worker {
+            name: String::new(),
+            bees: offer.open_bees,
+            ..places[0].clone()
+        };
+        places.push(open);
+    }
+    let chosen = place(stage.tasks.len(), &places);
+    let tasks = stage
+        .tasks
+        .iter()
+        .zip(plans)
+        .zip(chosen)
+        .map(|((task, plan), chosen)| {
+            let worker = offer.workers.get(chosen);
+            let budget = offer.workers.iter().map(|worker| worker.budget_bytes).min();
+            let budget = worker.map_or(budget, |worker| Some(worker.budget_bytes));
+            let wanted = (task.scan_bytes / 2).max(BUDGET_BYTES_MIN);
+            TaskPlan {
+                plan,
+                preferred: worker.map(|worker| worker.node),
+                reason: match worker {
+                    Some(worker) => format!("{} of {} bees idle", worker.idle_bees, worker.bees),
+                    None => "for whoever comes first".into(),
+                },
+                memory_bytes: wanted.min(budget.unwrap_or(BUDGET_BYTES_MIN)),
+                scan_bytes: task.scan_bytes,
+            }
+        });
+    StagePlan {
+        stage: stage.stage,
+        inputs: stage.inputs,
+        partitions: stage.partitions as u32,
+        tasks: tasks.collect(),
+    }
+}
+
+/// How an execution ended that gave no answer.
+pub(crate) enum Unanswered {
+    /// An output could not be read: the query may be run once more.
+    LostInput(Error),
+    Failed(Error),
+}
+
+/// Waits for what the head reads and runs it; its rows go to `writer`, which is replaced when a try is
+/// repeated.
+pub(crate) async fn run(
+    context: &Context,
+    job: &ReadJob,
+    shared: Shared,
+    writer: &mut Writer,
+) -> std::result::Result<(), Unanswered> {
+    let Shared {
+        query,
+        coordinated,
+        inputs,
+        head,
+        options,
+        schema,
+    } = shared;
+    let lost = || Error::Busy {
+        what: "the query was lost, because the actor that watched its tasks ended".into(),
+        retry_after: Duration::from_millis(100),
+    };
+    let result = match inputs.await {
+        Ok(Ok(known)) => {
+            let head = Head {
+                query,
+                plan: Arc::new(head),
+                options: Arc::new(options),
+                schema,
+                known,
+            };
+            head.answer(context, job, writer).await
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(lost()),
+    };
+    match result {
+        Ok(()) => {
+            coordinated.end(EndReason::Answered);
+            Ok(())
+        }
+        Err(error) => {
+            coordinated.end(EndReason::Failed);
+            Err(match is_lost_input(&error) {
+                true => Unanswered::LostInput(error),
+                false => Unanswered::Failed(error),
+            })
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Head {
+    query: QueryId,
+    plan: Arc<Vec<u8>>,
+    options: Arc<BTreeMap<String, String>>,
+    schema: SchemaRef,
+    known: Known,
+}
+
+impl Head {
+    async fn answer(&self, context: &Context, job: &ReadJob, writer: &mut Writer) -> Result<()> {
+        let mut ladder = Ladder::new();
+        loop {
+            let (head, environment) = (self.clone(), context.environment.clone());
+            let (strategy, into) = (ladder.strategy, writer.clone());
+            let progress = job.progress.clone();
+            let work = move |chamber: Chamber| async move {
+                let planned = head.decode(&environment, &chamber, strategy)?;
+                run_plan(planned, chamber, into, progress).await
+            };
+            let bees = context.chambers.division().bees;
+            let least = if strategy.whole_crew { bees } else { 1 };
+            let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
+                TaskEnd::Done((), _) => return Ok(()),
+                TaskEnd::Failed(error, _) if is_lost_input(&error) => return Err(error),
+                TaskEnd::Failed(error, facts) => Some((error, facts)),
+                TaskEnd::Lost => None,
+            };
+            let next = writer.restart();
+            let delivered = next.is_none();
+            if let Some(next) = next {
+                *writer = next;
+            }
+            ladder.failed(&context.planner, failure, delivered)?;
+        }
+    }
+
+    fn decode(
+        &self,
+        environment: &sql::Environment,
+        chamber: &Chamber,
+        strategy: Strategy,
+    ) -> Result<PlannedQuery> {
+        let inputs = Inputs::new(&environment.meadow, self.query, self.known.clone());
+        let config = distributed::restored(&self.options)?.with_extension(inputs);
+        let rows = config.batch_size().min(strategy.batch_rows.max(1));
+        let state = SessionStateBuilder::new()
+            .with_session_id("apiary".into())
+            .with_config(config.with_batch_size(rows))
+            .with_runtime_env(chamber.runtime.clone())
+            .with_default_features()
+            .build();
+        let context = state.task_ctx();
+        let mut plan = sql::decode_plan(environment, &self.plan, &context)?;
+        if strategy.spilling_joins != SpillingJoins::None {
+            plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;
+        }
+        Ok(PlannedQuery {
+            scan_bytes: sql::scan_totals(&plan)?.bytes_kept,
+            plan,
+            context,
+            schema: self.schema.clone(),
+            frames: Vec::new(),
+            literals: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! From a physical plan to stages and tasks.
+//!
+//! The planner of `datafusion-distributed` decides where a plan is cut and into how many tasks; its
+//! boundaries are then replaced by reads of stored outputs, and each task gets its own share of the
+//! scans. The last stage, the head, is one task and stays with whoever asks.
+//!
+//! What cannot be cut is told with the reason, and runs on one node.
+
+use super::exchange::{ExchangeReadExec, Kind, Reads};
+use crate::error::{Error, Result};
+use crate::sql::{FrameScanExec, PlannedQuery};
+use apiary_protocol::ids::QueryId;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::explain::ExplainExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
+};
+use datafusion_distributed::{
+    BroadcastExec, DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedExec,
+    DistributedExt, DistributedLeafExec, NetworkBoundaryExt, NetworkBroadcastExec,
+    NetworkShuffleExec, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse, SessionStateBuilderExt,
+    Stage,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+type Plan = Arc<dyn ExecutionPlan>;
+type DfResult<T> = datafusion::common::Result<T>;
+
+/// By how much an operator that keeps fewer rows (a filter, an aggregate) lowers the number of tasks
+/// above the next exchange. With two, the aggregate of two producers ends in the head, which saves a
+/// stage.
+const FEWER_ROWS_FACTOR: f64 = 2.0;
+
+/// What the swarm offers a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// Most tasks of a stage.
+    pub tasks_max: usize,
+    /// A scan gets one task for so many bytes.
+    pub bytes_per_task: u64,
+}
+
+/// A plan in stages.
+#[derive(Debug)]
+pub struct Cut {
+    /// In order: a stage reads only stages before it.
+    pub stages: Vec<CutStage>,
+    /// The last stage.
+    pub head: Plan,
+    /// Stages that the head reads.
+    pub inputs: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub struct CutStage {
+    /// Counted from 1.
+    pub stage: u32,
+    pub inputs: Vec<u32>,
+    /// Partitions of each task's output.
+    pub partitions: usize,
+    pub tasks: Vec<CutTask>,
+}
+
+#[derive(Debug)]
+pub struct CutTask {
+    pub plan: Plan,
+    pub scan_bytes: u64,
+}
+
+/// Cuts a plan that was made for the swarm; `Err` says why it stays whole.
+pub async fn cut(
+    planned: &PlannedQuery,
+    spread: Spread,
+    query: QueryId,
+) -> Result<std::result::Result<Cut, String>> {
+    if let Some(reason) = whole(&planned.plan)? {
+        return Ok(Err(reason));
+    }
+    let plan = distributed(planned, spread).await?;
+    if !plan.is::<DistributedExec>() {
+        return Ok(Err("it has no part that two tasks could share".into()));
+    }
+    let [root] = plan.children()[..] else {
+        return Err(Error::Bug("a distributed plan without a root".into()));
+    };
+    let mut stages = Vec::new();
+    let head = Arc::clone(root)
+        .transform_up(|node| replace_boundary(node, query, &mut stages))
+        .map_err(Error::from)?
+        .data;
+    let head = specialise(&head, 0, 1)?;
+    let inputs = inputs(&head)?;
+    if stages.is_empty() {
+        return Ok(Err("all of it is one task".into()));
+    }
+    Ok(Ok(Cut {
+        stages,
+        head,
+        inputs,
+    }))
+}
+
+/// Why a plan is not cut, whatever it costs.
+fn whole(plan: &Plan) -> Result<Option<String>> {
+    let mut reason = None;
+    plan.apply(|node| {
+        if node.is::<RecursiveQueryExec>() {
+            reason = Some("a recursive query runs in one place".to_string());
+        } else if node.is::<AnalyzeExec>() || node.is::<ExplainExec>() {
+            reason = Some("it is explained, not run".to_string());
+        }
+        Ok(match reason {
+            Some(_) => TreeNodeRecursion::Stop,
+            None => TreeNodeRecursion::Continue,
+        })
+    })?;
+    Ok(reason)
+}
+
+/// The plan with the planner's boundaries in it, when there are any.
+async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
+    let bytes_per_task = spread.bytes_per_task.max(1);
+    let desired = move |event: DesiredTaskCountEvent<'_>| {
+        let scan = event.plan.downcast_ref::<FrameScanExec>()?;
+        let tasks = scan.kept_bytes().div_ceil(bytes_per_task).max(1);
+        let tasks = usize::try_from(tasks).unwrap_or(usize::MAX);
+        Some(Ok(DesiredTaskCountEventResponse::desired(tasks)))
+    };
+    let scale_up = |event: ScaleUpLeafNodeEvent<'_>| {
+        let scan = event.plan.downcast_ref::<FrameScanExec>()?;
+        let leaf =
+            DistributedLeafExec::try_new(Arc::clone(event.plan), scan.split(event.task_count));
+        Some(leaf.map(|leaf| ScaleUpLeafNodeEventResponse::new(Arc::new(leaf))))
+    };
+    let state = SessionStateBuilder::new()
+        .with_session_id("apiary".into())
+        .with_config(planned.context.session_config().clone())
+        .with_runtime_env(planned.context.runtime_env())
+        .with_query_planner(Arc::new(Planned(Arc::clone(&planned.plan))))
+        .with_distributed_planner()
+        .with_distributed_max_tasks_per_stage(spread.tasks_max.max(1))?
+        .with_distributed_cardinality_effect_task_scale_factor(FEWER_ROWS_FACTOR)?
+        .with_distributed_broadcast_joins(true)?
+        .with_distributed_children_isolator_unions(false)?
+        // Panics on grouping sets.
+        .with_distributed_partial_reduce(false)?
+        // Waits for readings of running tasks, which we do not send.
+        .with_distributed_dynamic_task_count(false)?
+        .with_distributed_metrics_collection(false)?
+        .with_distributed_desired_task_count_handler(desired)
+        .with_distributed_scale_up_leaf_node_handler(scale_up)
+        .build();
+    let nothing = LogicalPlanBuilder::empty(false).build()?;
+    let planner = Arc::clone(state.query_planner());
+    Ok(planner.create_physical_plan(&nothing, &state).await?)
+}
+
+/// Gives the plan that there is already.
+#[derive(Debug)]
+struct Planned(Plan);
+
+#[async_trait]
+impl QueryPlanner for Planned {
+    async fn create_physical_plan(&self, _: &LogicalPlan, _: &dyn Session) -> DfResult<Plan> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+/// A boundary becomes a read of what the stage below it wrote, and that stage is noted.
+fn replace_boundary(
+    node: Plan,
+    query: QueryId,
+    stages: &mut Vec<CutStage>,
+) -> DfResult<Transformed<Plan>> {
+    let Some(boundary) = node.as_network_boundary() else {
+        return Ok(Transformed::no(node));
+    };
+    let Stage::Local(local) = boundary.input_stage() else {
+        return Err(Error::Bug("a boundary above a stage that is elsewhere".into()).into());
+    };
+    let kind = if node.is::<NetworkShuffleExec>() {
+        Kind::Shuffle
+    } else if node.is::<NetworkBroadcastExec>() {
+        Kind::Broadcast
+    } else {
+        Kind::Coalesce
+    };
+    // Coalesced partitions stay apart, so each keeps its order by itself.
+    let merged = match kind {
+        Kind::Coalesce => None,
+        Kind::Shuffle | Kind::Broadcast => node.output_ordering().cloned(),
+    };
+    let mut plan = Arc::clone(&local.plan);
+    if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
+        // Each partition is stored once, however many read it.
+        plan = Arc::clone(broadcast.input());
+    } else if merged.is_some()
+        && let Some(spread) = plan.downcast_ref::<RepartitionExec>()
+    {
+        // The planner made this operator anew and left out that it keeps the order.
+        let again =
+            RepartitionExec::try_new(Arc::clone(spread.input()), spread.partitioning().clone())?;
+        plan = Arc::new(again.with_preserve_order());
+    }
+    let stage =
+        u32::try_from(stages.len() + 1).map_err(|_| Error::Bug("too many stages".into()))?;
+    let mut tasks = Vec::with_capacity(local.tasks);
+    for task in 0..local.tasks {
+        let plan = specialise(&plan, task, local.tasks)?;
+        let scan_bytes = crate::sql::scan_totals(&plan)?.bytes_kept;
+        tasks.push(CutTask { plan, scan_bytes });
+    }
+    stages.push(CutStage {
+        stage,
+        inputs: inputs(&plan)?,
+        partitions: plan.output_partitioning().partition_count(),
+        tasks,
+    });
+    let reads = Reads {
+        stage,
+        producers: local.tasks,
+        kind,
+        consumer: 0,
+        consumers: 1,
+    };
+    let properties = Arc::clone(node.properties());
+    let read = ExchangeReadExec::new(query, reads, properties, merged);
+    Ok(Transformed::yes(Arc::new(read)))
+}
+
+/// A stage's plan for one of its tasks: its share of every scan, its part of every exchange.
+fn specialise(plan: &Plan, task: usize, tasks: usize) -> DfResult<Plan> {
+    if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
+        let variant = leaf.variants().get(task);
+        let variant = variant.ok_or_else(|| Error::Bug("a scan without a share".into()))?;
+        return Ok(Arc::clone(variant));
+    }
+    if let Some(read) = plan.downcast_ref::<ExchangeReadExec>() {
+        return Ok(Arc::new(read.for_consumer(task, tasks)));
+    }
+    if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
+        // Its boundary was left out, because one task reads what one task wrote.
+        return specialise(broadcast.input(), task, tasks);
+    }
+    let children = plan.children();
+    if children.is_empty() {
+        return Ok(Arc::clone(plan));
+    }
+    let children = children
+        .into_iter()
+        .map(|child| specialise(child, task, tasks))
+        .collect::<DfResult<Vec<_>>>()?;
+    Arc::clone(plan).replace_children(
+        children,
+        ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+    )
+}
+
+/// The stages that a plan reads.
+fn inputs(plan: &Plan) -> DfResult<Vec<u32>> {
+    let mut inputs = BTreeSet::new();
+    plan.apply(|node| {
+        if let Some(read) = node.downcast_ref::<ExchangeReadExec>() {
+            inputs.insert(read.reads().stage);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(inputs.into_iter().collect())
+}

@@ -1,0 +1,285 @@
+//! Reading what an earlier stage wrote: the leaf that stands where a plan was cut.
+
+use super::input::Inputs;
+use crate::error::{Error, Result};
+use apiary_protocol::ids::QueryId;
+use apiary_protocol::query::TaskKey;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+type DfResult<T> = datafusion::common::Result<T>;
+
+/// Producers whose partition is read at the same time.
+const PRODUCERS_AT_ONCE: usize = 2;
+
+/// How the partitions of producers reach the consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A producer has the partitions of all consumers, one after the other; each consumer reads its
+    /// own of every producer.
+    Shuffle,
+    /// Every consumer reads everything.
+    Broadcast,
+    /// Each consumer reads all partitions of some producers, and keeps them apart.
+    Coalesce,
+}
+
+/// What one consumer of a stage reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    pub stage: u32,
+    /// Tasks of that stage.
+    pub producers: usize,
+    pub kind: Kind,
+    /// This one of the `consumers` tasks.
+    pub consumer: usize,
+    pub consumers: usize,
+}
+
+impl Reads {
+    /// What a partition of the consumer is made of, for `partitions` of them: producers, and which
+    /// stored partition of each.
+    pub fn sources(&self, partition: usize, partitions: usize) -> Vec<(TaskKey, usize)> {
+        let key = |producer: usize| TaskKey {
+            stage: self.stage,
+            task: producer as u32,
+        };
+        let of_all = |stored: usize| {
+            (0..self.producers)
+                .map(|task| (key(task), stored))
+                .collect()
+        };
+        match self.kind {
+            Kind::Shuffle => of_all(partitions * self.consumer + partition),
+            Kind::Broadcast => of_all(partition),
+            Kind::Coalesce => {
+                // As the planner groups them: the first groups are larger by one.
+                let group_max = self.producers.div_ceil(self.consumers.max(1)).max(1);
+                let per_producer = (partitions / group_max).max(1);
+                let (base, extra) = (
+                    self.producers / self.consumers.max(1),
+                    self.producers % self.consumers.max(1),
+                );
+                let length = base + usize::from(self.consumer < extra);
+                let start = self.consumer * base + self.consumer.min(extra);
+                match partition / per_producer {
+                    offset if offset < length => {
+                        vec![(key(start + offset), partition % per_producer)]
+                    }
+                    _ => vec![],
+                }
+            }
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ExchangeReadExec {
+    query: QueryId,
+    reads: Reads,
+    properties: Arc<PlanProperties>,
+    /// The order in which the partitions of producers are merged; without one they follow each other.
+    merged: Option<LexOrdering>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+/// What of it is written into a plan; its properties are those of [`ExchangeReadExec::template`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EncodedRead {
+    query: QueryId,
+    reads: Reads,
+    is_merged: bool,
+}
+
+impl ExchangeReadExec {
+    pub(super) fn new(
+        query: QueryId,
+        reads: Reads,
+        properties: Arc<PlanProperties>,
+        merged: Option<LexOrdering>,
+    ) -> Self {
+        Self {
+            query,
+            reads,
+            properties,
+            merged,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    pub(super) fn for_consumer(&self, consumer: usize, consumers: usize) -> Self {
+        let reads = Reads {
+            consumer,
+            consumers,
+            ..self.reads
+        };
+        let (properties, merged) = (Arc::clone(&self.properties), self.merged.clone());
+        Self::new(self.query, reads, properties, merged)
+    }
+
+    pub(crate) fn encoded(&self) -> EncodedRead {
+        EncodedRead {
+            query: self.query,
+            reads: self.reads,
+            is_merged: self.merged.is_some(),
+        }
+    }
+
+    /// A plan that never runs and has the schema, the partitions and the order of this one, because
+    /// DataFusion writes plans and not properties.
+    pub(crate) fn template(&self) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let empty = Arc::new(EmptyExec::new(self.schema()));
+        let partitioning = self.properties.partitioning.clone();
+        let spread = Arc::new(RepartitionExec::try_new(empty, partitioning)?);
+        Ok(match &self.merged {
+            None => spread,
+            Some(order) => {
+                Arc::new(SortExec::new(order.clone(), spread).with_preserve_partitioning(true))
+            }
+        })
+    }
+
+    pub(crate) fn decode(encoded: EncodedRead, template: &Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let EncodedRead {
+            query,
+            reads,
+            is_merged,
+        } = encoded;
+        let properties = Arc::clone(template.properties());
+        let merged = properties.output_ordering().cloned();
+        if is_merged && merged.is_none() {
+            return Err(Error::corrupt(
+                "a serialised plan",
+                "a merge without an order",
+            ));
+        }
+        Ok(Self::new(
+            query,
+            reads,
+            properties,
+            merged.filter(|_| is_merged),
+        ))
+    }
+}
+
+impl DisplayAs for ExchangeReadExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reads {
+            stage,
+            producers,
+            kind,
+            ..
+        } = self.reads;
+        write!(
+            f,
+            "ExchangeReadExec: {kind:?}, stage={stage}, tasks={producers}, partitions={}",
+            self.properties.partitioning.partition_count()
+        )?;
+        match &self.merged {
+            Some(order) => write!(f, ", merged by [{order}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for ExchangeReadExec {
+    fn name(&self) -> &'static str {
+        "ExchangeReadExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> DfResult<SendableRecordBatchStream> {
+        let inputs = context.session_config().get_extension::<Inputs>();
+        let inputs = inputs.ok_or_else(|| Error::Bug("a plan without its inputs".into()))?;
+        inputs.check_query(self.query)?;
+        let partitions = self.properties.partitioning.partition_count();
+        let sources = self.reads.sources(partition, partitions);
+        let name = format!("ExchangeRead[{partition}]");
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let pool = context.memory_pool();
+        if let Some(order) = &self.merged
+            && sources.len() > 1
+        {
+            let streams = sources.into_iter().map(|(key, stored)| {
+                let held = MemoryConsumer::new(name.clone()).register(pool);
+                inputs.stream(key, stored, self.schema(), held)
+            });
+            return StreamingMergeBuilder::new()
+                .with_streams(streams.collect())
+                .with_schema(self.schema())
+                .with_expressions(order)
+                .with_metrics(metrics)
+                .with_batch_size(context.session_config().batch_size())
+                .with_reservation(MemoryConsumer::new(format!("{name} merge")).register(pool))
+                .build();
+        }
+        let (schema, pool) = (self.schema(), Arc::clone(pool));
+        let streams = futures::stream::iter(sources).map(move |(key, stored)| {
+            let held = MemoryConsumer::new(name.clone()).register(&pool);
+            inputs.stream(key, stored, Arc::clone(&schema), held)
+        });
+        // In no order that anybody relies on.
+        let rows = streams.flatten_unordered(PRODUCERS_AT_ONCE);
+        let rows = rows.inspect(move |batch| {
+            if let Ok(batch) = batch {
+                metrics.output_rows().add(batch.num_rows());
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn try_to_proto(
+        &self,
+        context: &datafusion::physical_plan::proto::ExecutionPlanEncodeCtx<'_>,
+    ) -> DfResult<Option<datafusion_proto::protobuf::PhysicalPlanNode>> {
+        crate::sql::encode_read(self, context).map(Some)
+    }
+}

@@ -1,0 +1,274 @@
+//! Reading stored outputs: index first, then what is wanted of the chunks, each checked.
+//!
+//! The first request for an output brings its index and, when it is small, all of it. What a task
+//! reads of an output is fetched whole when that is little, and chunk by chunk otherwise; what is in
+//! memory is reserved from the chamber's pool.
+
+use crate::error::{Error, Result};
+use crate::store::Meadow;
+use apiary_protocol::ids::QueryId;
+use apiary_protocol::keys;
+use apiary_protocol::query::{Chunk, Outcome, Output, TaskKey};
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamDecoder;
+use bytes::Bytes;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::OnceCell;
+
+/// Begins an object under `outputs/`: this, the length of the envelope (four bytes, little-endian),
+/// the envelope, the chunks.
+pub(super) const OUTPUT_MAGIC: &[u8; 8] = b"APIARYO1";
+pub(super) const OUTPUT_HEADER_BYTES: usize = 12;
+/// How much of an output the first request asks for: an index, and all of a small one.
+const FIRST_READ_BYTES: u64 = 64 << 10;
+
+/// An output as far as it was read.
+#[derive(Debug)]
+pub struct StoredOutput {
+    pub output: Output,
+    key: String,
+    /// The beginning of the chunks.
+    head: Bytes,
+    /// Where the chunks begin in their object.
+    data_at: u64,
+    data_key: String,
+}
+
+impl StoredOutput {
+    /// Bytes that it holds in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.head.len()
+    }
+
+    /// The index alone: its chunks are read again when they are wanted.
+    pub fn without_data(&self) -> Self {
+        Self {
+            output: self.output.clone(),
+            key: self.key.clone(),
+            head: Bytes::new(),
+            data_at: self.data_at,
+            data_key: self.data_key.clone(),
+        }
+    }
+
+    fn chunks(&self, partition: usize) -> Result<Vec<Chunk>> {
+        match &self.output.outcome {
+            Outcome::Failed(error) => Err(super::local_error(error)),
+            Outcome::Rows { partitions, .. } => match partitions.get(partition) {
+                Some(found) => Ok(found.chunks.clone()),
+                None => Err(Error::corrupt(
+                    &self.key,
+                    format!("it has {} partitions, not {partition}", partitions.len()),
+                )),
+            },
+        }
+    }
+}
+
+/// Reads the index of an output; `None` when there is none yet. `Corrupt` for anything else than an
+/// output of this task.
+pub async fn read_output(
+    meadow: &Meadow,
+    query: QueryId,
+    task: TaskKey,
+) -> Result<Option<Arc<StoredOutput>>> {
+    let key = keys::query_output(query, task);
+    let Some((mut bytes, size_bytes)) = meadow.get_start(&key, FIRST_READ_BYTES).await? else {
+        return Ok(None);
+    };
+    let corrupt = |reason: String| Error::corrupt(&key, reason);
+    let length = envelope_bytes(&bytes).map_err(corrupt)?;
+    let data_at = OUTPUT_HEADER_BYTES as u64 + length;
+    if data_at > size_bytes {
+        return Err(corrupt(format!(
+            "its index ends at {data_at} of {size_bytes} bytes"
+        )));
+    }
+    if (bytes.len() as u64) < data_at {
+        bytes = meadow.get_range(&key, 0..data_at).await?;
+    }
+    let envelope = bytes.slice(OUTPUT_HEADER_BYTES..data_at as usize);
+    let output = Output::from_bytes(&envelope).map_err(|error| corrupt(error.to_string()))?;
+    if (output.query, output.key) != (query, task) {
+        return Err(corrupt(format!(
+            "it is of task {:?} of query {}",
+            output.key, output.query
+        )));
+    }
+    let head = bytes.slice(data_at as usize..);
+    let apart = matches!(output.outcome, Outcome::Rows { apart: true, .. });
+    let (data_key, data_at) = match apart {
+        true => (keys::query_data(query, task, output.id), 0),
+        false => (key.clone(), data_at),
+    };
+    if !apart && size_bytes - data_at != output.data_bytes() {
+        let (found, wanted) = (size_bytes - data_at, output.data_bytes());
+        return Err(corrupt(format!("{found} bytes of chunks, not {wanted}")));
+    }
+    Ok(Some(Arc::new(StoredOutput {
+        output,
+        key,
+        head,
+        data_at,
+        data_key,
+    })))
+}
+
+fn envelope_bytes(bytes: &[u8]) -> std::result::Result<u64, String> {
+    let Some((header, _)) = bytes.split_first_chunk::<OUTPUT_HEADER_BYTES>() else {
+        return Err(format!("torn after {} bytes", bytes.len()));
+    };
+    let Some(length) = header.strip_prefix(OUTPUT_MAGIC.as_slice()) else {
+        return Err("it is not a task's output".into());
+    };
+    let length: [u8; 4] = length.try_into().map_err(|_| "its header is torn")?;
+    Ok(u64::from(u32::from_le_bytes(length)))
+}
+
+/// The outputs that a plan reads: an extension of its session.
+#[derive(Debug)]
+pub struct Inputs {
+    meadow: Meadow,
+    query: QueryId,
+    outputs: Mutex<BTreeMap<TaskKey, Arc<OnceCell<Arc<StoredOutput>>>>>,
+    read_bytes: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Inputs {
+    /// With the outputs whose index was read already.
+    pub fn new(
+        meadow: &Meadow,
+        query: QueryId,
+        known: impl IntoIterator<Item = (TaskKey, Arc<StoredOutput>)>,
+    ) -> Arc<Self> {
+        let outputs = known
+            .into_iter()
+            .map(|(key, output)| (key, Arc::new(OnceCell::new_with(Some(output)))))
+            .collect();
+        Arc::new(Self {
+            meadow: meadow.clone(),
+            query,
+            outputs: Mutex::new(outputs),
+            read_bytes: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes and requests that reading took.
+    pub fn totals(&self) -> (u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.read_bytes), load(&self.requests))
+    }
+
+    pub(super) fn check_query(&self, query: QueryId) -> Result<()> {
+        if query == self.query {
+            return Ok(());
+        }
+        let reason = format!("it reads query {query} and belongs to {}", self.query);
+        Err(Error::corrupt("a serialised plan", reason))
+    }
+
+    async fn output(&self, key: TaskKey) -> Result<Arc<StoredOutput>> {
+        let cell = Arc::clone(self.outputs.lock().entry(key).or_default());
+        let read = || async {
+            self.count(0);
+            let found = read_output(&self.meadow, self.query, key).await?;
+            found.ok_or_else(|| {
+                Error::corrupt(
+                    keys::query_output(self.query, key),
+                    "it is not there any more",
+                )
+            })
+        };
+        cell.get_or_try_init(read).await.cloned()
+    }
+
+    fn count(&self, bytes: u64) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The rows of one stored partition. `held` grows and shrinks with what is in memory.
+    pub(super) fn stream(
+        self: &Arc<Self>,
+        key: TaskKey,
+        partition: usize,
+        schema: SchemaRef,
+        held: MemoryReservation,
+    ) -> SendableRecordBatchStream {
+        let inputs = Arc::clone(self);
+        let wanted = Arc::clone(&schema);
+        let rows = async move {
+            let output = inputs.output(key).await?;
+            let chunks = output.chunks(partition)?.into_iter();
+            let start = (inputs, output, chunks, held, wanted);
+            Ok::<_, DataFusionError>(
+                futures::stream::try_unfold(
+                    start,
+                    |(inputs, output, mut chunks, held, schema)| async move {
+                        let Some(chunk) = chunks.next() else {
+                            return Ok::<_, DataFusionError>(None);
+                        };
+                        let length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
+                        held.try_resize(length)?;
+                        let bytes = inputs.chunk(&output, chunk).await?;
+                        let batches = decode(&output.key, bytes, &schema)?;
+                        let batches = futures::stream::iter(batches.into_iter().map(Ok));
+                        Ok(Some((batches, (inputs, output, chunks, held, schema))))
+                    },
+                )
+                .try_flatten(),
+            )
+        };
+        let rows = futures::stream::once(rows).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+
+    async fn chunk(&self, output: &StoredOutput, chunk: Chunk) -> Result<Bytes> {
+        let end = chunk.offset + chunk.length;
+        let bytes = if !output.head.is_empty() && end <= output.head.len() as u64 {
+            output.head.slice(chunk.offset as usize..end as usize)
+        } else {
+            self.count(chunk.length);
+            let range = output.data_at + chunk.offset..output.data_at + end;
+            self.meadow.get_range(&output.data_key, range).await?
+        };
+        let crc32 = crc32fast::hash(&bytes);
+        if crc32 != chunk.crc32 {
+            let reason = format!(
+                "the checksum of bytes {}..{end} is {crc32:08x}, not {:08x}",
+                chunk.offset, chunk.crc32
+            );
+            return Err(Error::corrupt(&output.data_key, reason));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The batches of a chunk; each chunk is an IPC stream of its own.
+fn decode(key: &str, bytes: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let corrupt = |error: arrow::error::ArrowError| Error::corrupt(key, error);
+    let mut buffer = Buffer::from(bytes);
+    let mut decoder = StreamDecoder::new();
+    let mut batches = Vec::new();
+    while !buffer.is_empty() {
+        if let Some(batch) = decoder.decode(&mut buffer).map_err(corrupt)? {
+            // Metadata of fields may differ from the plan's; types may not.
+            let batch = RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec());
+            batches.push(batch.map_err(corrupt)?);
+        }
+    }
+    decoder.finish().map_err(corrupt)?;
+    Ok(batches)
+}

@@ -1,0 +1,229 @@
+//! Writing a task's output: Arrow IPC in chunks, a partition index, one create.
+//!
+//! Chunks wait in memory until the task ends, and go in front of nobody: a small output is one object.
+//! When there are too many bytes for that, they stream to an object of their own under a name that
+//! only this attempt has, and the output is a small index over it. An attempt that loses deletes what
+//! it uploaded.
+
+use super::input::{OUTPUT_HEADER_BYTES, OUTPUT_MAGIC};
+use crate::cell::Upload;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::store::{Created, Meadow};
+use apiary_protocol::ids::{AttemptId, QueryId};
+use apiary_protocol::keys;
+use apiary_protocol::query::{Chunk, Failure, Output, Partition, TaskKey};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// Most bytes of an output that is one object.
+const INLINE_BYTES_MAX: u64 = 4 << 20;
+const CHUNK_BYTES_MIN: usize = 64 << 10;
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Share of a chamber's budget that the buffers of all partitions get.
+const BUDGET_SHARE: u64 = 8;
+
+/// How many bytes of a partition make a chunk.
+pub(super) fn chunk_bytes(budget_bytes: u64, partitions: usize) -> usize {
+    let share = budget_bytes / BUDGET_SHARE / partitions.max(1) as u64;
+    usize::try_from(share)
+        .unwrap_or(usize::MAX)
+        .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+}
+
+/// What a task made, before it is anybody's output.
+#[derive(Debug)]
+pub struct Made {
+    pub id: AttemptId,
+    pub partitions: Vec<Partition>,
+    /// The chunks, when they are not apart.
+    chunks: Vec<Bytes>,
+    pub apart: bool,
+    pub bytes: u64,
+}
+
+/// Where the chunks of all partitions go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    host: Host,
+    meadow: Meadow,
+    key: String,
+    id: AttemptId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Bytes>,
+    bytes: u64,
+    upload: Option<Upload>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sink {
+    pub(super) fn new(host: &Host, meadow: &Meadow, query: QueryId, task: TaskKey) -> Arc<Self> {
+        let id = AttemptId::from_random(host.entropy.bytes());
+        Arc::new(Self {
+            host: host.clone(),
+            meadow: meadow.clone(),
+            key: keys::query_data(query, task, id),
+            id,
+            state: Mutex::default(),
+        })
+    }
+
+    async fn push(&self, bytes: Bytes) -> Result<Chunk> {
+        let mut state = self.state.lock().await;
+        let chunk = Chunk {
+            offset: state.bytes,
+            length: bytes.len() as u64,
+            crc32: crc32fast::hash(&bytes),
+        };
+        state.bytes += chunk.length;
+        if let Some(upload) = &mut state.upload {
+            upload.append(bytes).await?;
+            return Ok(chunk);
+        }
+        state.waiting.push(bytes);
+        if state.bytes > INLINE_BYTES_MAX {
+            let mut upload = Upload::new(&self.host, &self.meadow, &self.key)?;
+            for bytes in std::mem::take(&mut state.waiting) {
+                upload.append(bytes).await?;
+            }
+            state.upload = Some(upload);
+        }
+        Ok(chunk)
+    }
+
+    /// All partitions are in.
+    pub(super) async fn finish(&self, partitions: Vec<Partition>) -> Result<Made> {
+        let state = std::mem::take(&mut *self.state.lock().await);
+        let apart = state.upload.is_some();
+        if let Some(upload) = state.upload {
+            upload.finish().await?;
+        }
+        Ok(Made {
+            id: self.id,
+            partitions,
+            chunks: state.waiting,
+            apart,
+            bytes: state.bytes,
+        })
+    }
+}
+
+/// One partition on its way into the sink.
+pub(super) struct PartitionWriter {
+    sink: Arc<Sink>,
+    schema: SchemaRef,
+    chunk_bytes: usize,
+    writer: Option<StreamWriter<Vec<u8>>>,
+    partition: Partition,
+}
+
+impl PartitionWriter {
+    pub(super) fn new(sink: Arc<Sink>, schema: SchemaRef, chunk_bytes: usize) -> Self {
+        Self {
+            sink,
+            schema,
+            chunk_bytes,
+            writer: None,
+            partition: Partition::default(),
+        }
+    }
+
+    pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.partition.rows += batch.num_rows() as u64;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(writer(&self.schema)?),
+        };
+        writer.write(batch).map_err(unwritable)?;
+        if writer.get_ref().len() >= self.chunk_bytes {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<Partition> {
+        self.flush().await?;
+        Ok(self.partition)
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let bytes = writer.into_inner().map_err(unwritable)?;
+            self.partition
+                .chunks
+                .push(self.sink.push(Bytes::from(bytes)).await?);
+        }
+        Ok(())
+    }
+}
+
+fn writer(schema: &SchemaRef) -> Result<StreamWriter<Vec<u8>>> {
+    let options = IpcWriteOptions::default()
+        .try_with_compression(Some(CompressionType::LZ4_FRAME))
+        .map_err(unwritable)?;
+    StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(unwritable)
+}
+
+fn unwritable(error: arrow::error::ArrowError) -> Error {
+    datafusion::error::DataFusionError::from(error).into()
+}
+
+/// Commits an output. True when it is ours; false when the task has one already, and what this attempt
+/// uploaded is gone again.
+pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>) -> Result<bool> {
+    let envelope = output
+        .to_bytes()
+        .map_err(|error| Error::Bug(format!("an output: {error}")))?;
+    let length = u32::try_from(envelope.len())
+        .map_err(|_| Error::Bug("an output with an index of 4 GiB".into()))?;
+    let chunks = made.as_ref().map_or(&[][..], |made| made.chunks.as_slice());
+    let data_bytes: usize = chunks.iter().map(Bytes::len).sum();
+    let mut body = Vec::with_capacity(OUTPUT_HEADER_BYTES + envelope.len() + data_bytes);
+    body.extend_from_slice(OUTPUT_MAGIC);
+    body.extend_from_slice(&length.to_le_bytes());
+    body.extend_from_slice(&envelope);
+    chunks
+        .iter()
+        .for_each(|chunk| body.extend_from_slice(chunk));
+    let key = keys::query_output(output.query, output.key);
+    let created = meadow.create(&key, Bytes::from(body)).await;
+    let lost = !matches!(
+        created,
+        Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
+    );
+    if lost && made.is_some_and(|made| made.apart) {
+        let data = keys::query_data(output.query, output.key, output.id);
+        if let Err(error) = meadow.delete(&data).await {
+            tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
+        }
+    }
+    Ok(created? == Created::Ours)
+}
+
+/// Leaves the record of a failed attempt.
+pub async fn commit_failure(meadow: &Meadow, query: QueryId, failure: &Failure) -> Result<()> {
+    let bytes = failure
+        .to_bytes()
+        .map_err(|error| Error::Bug(format!("a failure: {error}")))?;
+    let key = keys::query_failure(query, failure.key, failure.attempt);
+    meadow.create(&key, Bytes::from(bytes)).await.map(drop)
+}

@@ -1,0 +1,117 @@
+//! Running one task of a distributed query: decode, execute all partitions together, encode.
+
+use super::input::Inputs;
+use super::output::{Made, PartitionWriter, Sink, chunk_bytes};
+use crate::behavior::abandonment::{SpillingJoins, Strategy};
+use crate::error::{Error, Result};
+use crate::sql::{self, Environment};
+use apiary_protocol::ids::QueryId;
+use apiary_protocol::query::{Partition, TaskKey};
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
+use datafusion::physical_plan::ExecutionPlanProperties;
+use futures::TryStreamExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::task::JoinSet;
+
+/// One attempt at a task.
+#[derive(Clone, Debug)]
+pub struct TaskJob {
+    pub query: QueryId,
+    pub key: TaskKey,
+    pub options: Arc<BTreeMap<String, String>>,
+    /// As [`sql::encode_plan`] writes it.
+    pub plan: Vec<u8>,
+    /// Partitions that the output must have.
+    pub partitions: usize,
+    pub strategy: Strategy,
+    pub inputs: Arc<Inputs>,
+    /// Rows that went into the output so far, for whoever watches.
+    pub progress: Arc<AtomicU64>,
+}
+
+/// A task that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    pub made: Made,
+    pub rows: u64,
+    /// Of scans and of inputs together.
+    pub read_bytes: u64,
+    pub requests: u64,
+}
+
+/// Runs a task with the memory and scratch of `runtime`. Uploads what does not fit into one object;
+/// commits nothing.
+pub async fn run_task(
+    environment: &Environment,
+    job: TaskJob,
+    runtime: Arc<RuntimeEnv>,
+    budget_bytes: u64,
+) -> Result<Finished> {
+    let context = context(&job, runtime)?;
+    let mut plan = sql::decode_plan(environment, &job.plan, &context)?;
+    if job.strategy.spilling_joins != SpillingJoins::None {
+        plan = sql::spill_joins(plan, job.strategy.spilling_joins, &context)?;
+    }
+    let partitions = plan.output_partitioning().partition_count();
+    if partitions != job.partitions {
+        let reason = format!("{partitions} partitions, not {}", job.partitions);
+        return Err(Error::corrupt("a serialised plan", reason));
+    }
+    let sink = Sink::new(&environment.host, &environment.meadow, job.query, job.key);
+    let chunk_bytes = chunk_bytes(budget_bytes, partitions);
+    let held = MemoryConsumer::new("task output").register(context.memory_pool());
+    held.try_grow(chunk_bytes * partitions)?;
+    let mut running = JoinSet::new();
+    for partition in 0..partitions {
+        let rows = plan.execute(partition, Arc::clone(&context))?;
+        let writer = PartitionWriter::new(Arc::clone(&sink), plan.schema(), chunk_bytes);
+        let progress = Arc::clone(&job.progress);
+        running.spawn(async move { (partition, store(rows, writer, &progress).await) });
+    }
+    let mut stored = vec![Partition::default(); partitions];
+    while let Some(ended) = running.join_next().await {
+        let (partition, result) = ended.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Error::Cancelled,
+        })?;
+        stored[partition] = result?;
+    }
+    let rows = stored.iter().map(|partition| partition.rows).sum();
+    let totals = sql::scan_totals(&plan)?;
+    let (input_bytes, input_requests) = job.inputs.totals();
+    Ok(Finished {
+        made: sink.finish(stored).await?,
+        rows,
+        read_bytes: totals.read_bytes + input_bytes,
+        requests: totals.requests + input_requests,
+    })
+}
+
+fn context(job: &TaskJob, runtime: Arc<RuntimeEnv>) -> Result<Arc<TaskContext>> {
+    let mut config = super::restored(&job.options)?.with_extension(Arc::clone(&job.inputs));
+    let batch_rows = config.batch_size().min(job.strategy.batch_rows.max(1));
+    config = config.with_batch_size(batch_rows);
+    let state = SessionStateBuilder::new()
+        .with_session_id("apiary".into())
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build();
+    Ok(state.task_ctx())
+}
+
+async fn store(
+    mut rows: SendableRecordBatchStream,
+    mut writer: PartitionWriter,
+    progress: &AtomicU64,
+) -> Result<Partition> {
+    while let Some(batch) = rows.try_next().await? {
+        writer.write(&batch).await?;
+        progress.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+    }
+    writer.finish().await
+}

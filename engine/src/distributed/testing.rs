@@ -1,0 +1,91 @@
+//! Runs a cut plan in one process, stage by stage, for tests.
+
+use super::{Cut, Inputs, TaskJob, commit_output, restored, run_task, saved};
+use crate::behavior::abandonment::Strategy;
+use crate::error::Result;
+use crate::sql::{Environment, PlannedQuery, decode_plan, encode_plan};
+use apiary_protocol::ids::{NodeId, QueryId};
+use apiary_protocol::query::{Outcome, Output, TaskFacts, TaskKey};
+use arrow::array::RecordBatch;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::physical_plan::collect;
+use std::sync::Arc;
+
+/// Budget of each task's output buffers.
+const BUDGET_BYTES: u64 = 64 << 20;
+
+/// The rows of a cut plan. Each task runs from bytes, with `inputs` of its own; each is run `times`
+/// times, and only the first output counts.
+pub async fn run_cut(
+    environment: &Environment,
+    planned: &PlannedQuery,
+    cut: &Cut,
+    query: QueryId,
+    times: usize,
+) -> Result<Vec<RecordBatch>> {
+    let meadow = &environment.meadow;
+    let options = Arc::new(saved(planned.context.session_config()));
+    let runtime = planned.context.runtime_env();
+    for stage in &cut.stages {
+        for (task, of_stage) in stage.tasks.iter().enumerate() {
+            let key = TaskKey {
+                stage: stage.stage,
+                task: task as u32,
+            };
+            for time in 0..times {
+                let job = TaskJob {
+                    query,
+                    key,
+                    options: Arc::clone(&options),
+                    plan: encode_plan(&of_stage.plan)?,
+                    partitions: stage.partitions,
+                    strategy: Strategy::FIRST,
+                    inputs: Inputs::new(meadow, query, []),
+                    progress: Arc::default(),
+                };
+                let finished =
+                    run_task(environment, job, Arc::clone(&runtime), BUDGET_BYTES).await?;
+                let output = Output {
+                    query,
+                    key,
+                    node: NodeId::from_random(environment.host.entropy.bytes()),
+                    bee: "bee-0".into(),
+                    attempt: time as u32,
+                    id: finished.made.id,
+                    facts: TaskFacts::default(),
+                    outcome: Outcome::Rows {
+                        apart: finished.made.apart,
+                        partitions: finished.made.partitions.clone(),
+                    },
+                };
+                let ours = commit_output(meadow, &output, Some(finished.made)).await?;
+                assert_eq!(
+                    ours,
+                    time == 0,
+                    "the first output of a task is the only one"
+                );
+            }
+        }
+    }
+    run_head(environment, planned, cut, query).await
+}
+
+/// The rows of the head over the outputs that are there.
+pub async fn run_head(
+    environment: &Environment,
+    planned: &PlannedQuery,
+    cut: &Cut,
+    query: QueryId,
+) -> Result<Vec<RecordBatch>> {
+    let inputs = Inputs::new(&environment.meadow, query, []);
+    let options = saved(planned.context.session_config());
+    let state = SessionStateBuilder::new()
+        .with_config(restored(&options)?.with_extension(inputs))
+        .with_runtime_env(planned.context.runtime_env())
+        .with_default_features()
+        .build();
+    let context: Arc<TaskContext> = state.task_ctx();
+    // A plan runs once: its operators keep what they have begun.
+    let head = decode_plan(environment, &encode_plan(&cut.head)?, &context)?;
+    Ok(collect(head, context).await?)
+}
