@@ -47,6 +47,8 @@ const POLL_COLD: Duration = Duration::from_secs(12);
 /// Queries are listed behind the bell, which may be lost.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_COLD: Duration = Duration::from_secs(60);
+/// How long after its bell a plan may come.
+const PLAN_LATE: Duration = Duration::from_secs(5);
 /// How long a query may be without a living coordinator before it is ended.
 const ORPHAN_AGE: Duration = Duration::from_secs(30);
 /// How long workers have to see that a query has ended before its objects go.
@@ -126,18 +128,20 @@ pub(crate) struct State {
     bell: Option<String>,
     poll: Option<AbortOnDropHandle<()>>,
     draining: Option<Vec<Reply<()>>>,
+    /// What the Heartbeat was told.
+    was_busy: bool,
     _alive: Alive,
 }
 
 /// A query that this node does not work on.
 enum Ignored {
     Reading {
+        /// When it was first looked for.
+        since: Duration,
         _work: AbortOnDropHandle<()>,
     },
     /// Its plan is not there: not yet, or not any more.
-    Planless {
-        since: Duration,
-    },
+    Planless { since: Duration },
     /// Its plan is of another build, or damaged: who coordinates it may still be watched.
     Foreign {
         coordinator: Option<NodeId>,
@@ -167,6 +171,7 @@ impl Actor for Forager {
             bell: None,
             poll: None,
             draining: None,
+            was_busy: false,
             _alive: alive,
             with,
         };
@@ -203,13 +208,21 @@ impl Actor for Forager {
             }
             Message::Drain { reply } => state.drain(&myself, reply),
         }
-        state.with.swarm.set_busy(!state.queries.is_empty());
+        state.tell_busy();
         state.answer_drain();
         Ok(())
     }
 }
 
 impl State {
+    fn tell_busy(&mut self) {
+        let is_busy = !self.queries.is_empty();
+        if self.was_busy != is_busy {
+            self.was_busy = is_busy;
+            self.with.swarm.set_busy(is_busy);
+        }
+    }
+
     fn now(&self) -> Duration {
         self.with.environment.host.clock.monotonic()
     }
@@ -294,7 +307,7 @@ impl State {
                         self.found(myself, query, false);
                     }
                 }
-                for query in rung {
+                for query in rung.into_iter().chain(self.awaited()) {
                     self.found(myself, query, true);
                 }
             }
@@ -303,6 +316,14 @@ impl State {
         }
         let pause = self.poll_pause();
         self.poll_after(myself, pause);
+    }
+
+    /// Queries whose bell came before their plan.
+    fn awaited(&self) -> Vec<QueryId> {
+        let now = self.now();
+        let is_new = |ignored: &Ignored| matches!(ignored, Ignored::Planless { since } if now.saturating_sub(*since) < PLAN_LATE);
+        let awaited = self.ignored.iter().filter(|(_, ignored)| is_new(ignored));
+        awaited.map(|(query, _)| *query).collect()
     }
 
     /// A query that somebody named.
@@ -331,12 +352,17 @@ impl State {
         if is_rung {
             self.active_at = Some(now);
         }
+        let since = match self.ignored.get(&query) {
+            Some(Ignored::Planless { since }) => *since,
+            _ => now,
+        };
         let work = requests::read_plan(self.with.environment.meadow.clone(), query);
         let work = self.spawn(myself, work, move |result| Message::Planned {
             query,
             result,
         });
-        self.ignored.insert(query, Ignored::Reading { _work: work });
+        self.ignored
+            .insert(query, Ignored::Reading { since, _work: work });
     }
 
     fn planned(
@@ -345,16 +371,20 @@ impl State {
         query: QueryId,
         result: Outcome<Option<QueryPlan>>,
     ) {
-        self.ignored.remove(&query);
+        let known = self.ignored.remove(&query);
         if self.queries.contains_key(&query) || self.draining.is_some() {
             return;
         }
-        let since = self.now();
+        let now = self.now();
+        let since = match known {
+            Some(Ignored::Reading { since, .. }) => since,
+            _ => now,
+        };
         let foreign = |coordinator| Ignored::Foreign { coordinator, since };
         match result {
             Ok(Ok(Some(plan))) if plan.build == BUILD => {
-                self.active_at = Some(since);
-                let tracked = Tracked::new(since, self.with.node_id, Arc::new(plan), None);
+                self.active_at = Some(now);
+                let tracked = Tracked::new(now, self.with.node_id, Arc::new(plan), None);
                 self.queries.insert(query, tracked);
                 self.advance(myself, query);
             }
@@ -413,6 +443,10 @@ impl State {
         let starts = tracked.start(now, idle, division.budget_per_bee_bytes, &swarm);
         for start in starts {
             let job = tracked.job(start);
+            if !tracked.is_mine() {
+                let TaskKey { stage, task } = start.key;
+                tracing::info!(%query, stage, task, claimed = start.must_claim, "runs another node's task");
+            }
             let progress = Arc::clone(&job.progress);
             let work = attempt::run(self.with.clone(), job);
             let key = start.key;
@@ -514,9 +548,9 @@ impl State {
 
     fn finish(&mut self, myself: &ActorRef<Message>, query: QueryId, reason: EndReason) {
         self.active_at = Some(self.now());
-        if self.queries.remove(&query).is_some() {
-            self.clean(myself, query, Some(reason));
-        }
+        // Also one that an earlier instance knew.
+        self.queries.remove(&query);
+        self.clean(myself, query, Some(reason));
     }
 
     /// Another node's query is over. Its coordinator deletes what is there; what was on its way from

@@ -101,9 +101,10 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
                 _ => return Err(error),
             }
         }
+        let notes = shared::explain(context, job).await?;
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
-        let work = move |chamber| run_plan(planned, chamber, into, progress);
+        let work = move |chamber| run_explained(planned, chamber, into, progress, notes);
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
@@ -188,6 +189,32 @@ pub(crate) async fn run_plan(
     Ok(())
 }
 
+/// The same for EXPLAIN: below the plan come rows (what, text) about how it would be shared.
+async fn run_explained(
+    planned: PlannedQuery,
+    chamber: Chamber,
+    writer: Writer,
+    progress: Arc<Progress>,
+    notes: Vec<(String, String)>,
+) -> Result<()> {
+    let (schema, scratch) = (planned.schema.clone(), chamber.runtime.disk_manager.clone());
+    run_plan(planned, chamber, writer.clone(), progress).await?;
+    if !notes.is_empty() {
+        writer.push(text_rows(schema, notes)?, &scratch)?;
+    }
+    Ok(())
+}
+
+/// Rows of two columns of text.
+pub(crate) fn text_rows(schema: SchemaRef, rows: Vec<(String, String)>) -> Result<RecordBatch> {
+    let (names, values): (Vec<String>, Vec<String>) = rows.into_iter().unzip();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(names)),
+        Arc::new(StringArray::from(values)),
+    ];
+    RecordBatch::try_new(schema, columns).map_err(|error| DataFusionError::from(error).into())
+}
+
 /// Counts the rows of a plan as they go by, from nought.
 pub(crate) fn counted(
     rows: SendableRecordBatchStream,
@@ -230,14 +257,6 @@ pub(crate) async fn follow<T>(
 /// What EXPLAIN ANALYZE says of the run as a whole, as rows below the plan.
 fn analyzed(planned: &PlannedQuery, chamber: &Chamber) -> Result<RecordBatch> {
     let totals = scan_totals(&planned.plan)?;
-    let (names, values): (Vec<String>, Vec<String>) =
-        explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes)
-            .into_iter()
-            .unzip();
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(names)),
-        Arc::new(StringArray::from(values)),
-    ];
-    RecordBatch::try_new(planned.schema.clone(), columns)
-        .map_err(|error| DataFusionError::from(error).into())
+    let rows = explain_rows(&totals, chamber.peak_bytes(), chamber.budget_bytes);
+    text_rows(planned.schema.clone(), rows)
 }

@@ -25,6 +25,8 @@ use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_plan::displayable;
+use datafusion::sql::parser::Statement as DfStatement;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,6 +261,90 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
         partitions: stage.partitions as u32,
         tasks: tasks.collect(),
     }
+}
+
+/// What EXPLAIN says of sharing the statement that it explains: nothing when there is nobody to share
+/// with.
+pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(String, String)>> {
+    let distribute = context.environment.settings.distribute;
+    let DfStatement::Explain(explained) = job.statement.as_ref() else {
+        return Ok(Vec::new());
+    };
+    if distribute == Distribute::Off || explained.options.analyze {
+        return Ok(Vec::new());
+    }
+    let job = ReadJob {
+        statement: explained.statement.clone(),
+        session: job.session.clone(),
+        label: job.label.clone(),
+        deadline: job.deadline,
+        progress: job.progress.clone(),
+    };
+    let offer = offer(context, context.swarm.refresh().await?.as_ref());
+    let is_alone = offer.workers.len() == 1 && offer.open_bees == 0;
+    if distribute == Distribute::Auto && is_alone {
+        return Ok(Vec::new());
+    }
+    let planned = context
+        .plan(&job.session, &job.statement, Strategy::FIRST)
+        .await?;
+    let here = |reason: String| {
+        Ok(vec![(
+            "swarm".into(),
+            format!("runs on this node: {reason}"),
+        )])
+    };
+    let is_wanted = distribute == Distribute::On
+        || planned.scan_bytes >= SCAN_BYTES_LEAST
+            && is_worth(planned.scan_bytes, &offer.workers, REQUEST);
+    if !is_wanted {
+        let bytes = planned.scan_bytes;
+        return here(format!("a scan of {bytes} bytes is not worth sharing"));
+    }
+    match cut(context, &job, &planned, &offer, distribute).await? {
+        Ok(written) => Ok(described(written, &offer)),
+        Err(reason) => here(reason),
+    }
+}
+
+/// A row for the whole and one for each stage.
+fn described(written: Written, offer: &Offer) -> Vec<(String, String)> {
+    let tasks: usize = written
+        .stages
+        .iter()
+        .map(|(stage, _)| stage.tasks.len())
+        .sum();
+    let mut rows = vec![(
+        "swarm".to_string(),
+        format!(
+            "shared: {} stages of {tasks} tasks, {} nodes, and the head on this node",
+            written.stages.len(),
+            offer.workers.len()
+        ),
+    )];
+    for (stage, plans) in written.stages {
+        let shape = stage
+            .tasks
+            .first()
+            .map(|task| displayable(task.plan.as_ref()).indent(false).to_string());
+        let mut text = format!(
+            "{} partitions, reads stages {:?}\n",
+            stage.partitions, stage.inputs
+        );
+        let number = stage.stage;
+        let shape = shape.unwrap_or_default();
+        for (index, task) in stage_plan(stage, plans, offer).tasks.iter().enumerate() {
+            let place = task
+                .preferred
+                .map_or("any node".into(), |node| node.short());
+            text.push_str(&format!(
+                "task {index} on {place} ({}), {} bytes to scan\n",
+                task.reason, task.scan_bytes
+            ));
+        }
+        rows.push((format!("stage {number}"), text + &shape));
+    }
+    rows
 }
 
 /// How an execution ended that gave no answer.

@@ -159,3 +159,21 @@ fn an_error_in_a_task_is_the_error_of_the_query() {
     );
     assert_eq!(left_over(&bench), Vec::<String>::new());
 }
+
+#[test]
+fn explain_shows_stages_and_who_is_meant_to_run_their_tasks() {
+    let bench = Bench::new();
+    with_frame(&bench);
+    let _node = Node::start(&bench, "a");
+    let text = shared(&bench, &format!("EXPLAIN {AGGREGATE}"))
+        .success()
+        .stdout;
+    assert!(text.contains("shared: "), "{text}");
+    assert!(
+        text.contains("stage 1") && text.contains("task 0 on "),
+        "{text}"
+    );
+    assert!(text.contains("FrameScanExec"), "{text}");
+    let whole = shared(&bench, "EXPLAIN SELECT 1").success().stdout;
+    assert!(whole.contains("runs on this node"), "{whole}");
+}

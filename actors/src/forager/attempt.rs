@@ -37,11 +37,11 @@ pub(super) struct AttemptJob {
 }
 
 /// How it ended.
-pub(super) enum AttemptEnd {
+pub(crate) enum AttemptEnd {
     /// The task has an output: this one, or one that was there first.
     Committed,
     /// The output says that no attempt can succeed.
-    Failed,
+    Failed(TaskError),
     /// Somebody else has this attempt.
     Claimed { by: NodeId, attempt: u32 },
     /// Nothing is known against the task: somebody should try again.
@@ -145,8 +145,8 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
             }
             (Verdict::Abandon, error) => {
                 let failure = given_up(class, error, &history);
-                commit_failed(with, job, failure).await?;
-                return Ok(AttemptEnd::Failed);
+                commit_failed(with, job, failure.clone()).await?;
+                return Ok(AttemptEnd::Failed(failure));
             }
         }
     }

@@ -16,7 +16,7 @@ const OUTPUTS_AT_ONCE: usize = 16;
 const DELETES_AT_ONCE: usize = 16;
 
 /// What a poll found.
-pub(super) struct Polled {
+pub(crate) struct Polled {
     /// The bell's tag, when there is a bell.
     pub(super) bell: Option<String>,
     /// Queries that it names, when it was rung since.
@@ -93,7 +93,7 @@ pub(super) struct RoundPlan {
     pub(super) plan: bool,
 }
 
-pub(super) struct Round {
+pub(crate) struct Round {
     pub(super) found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
     pub(super) is_over: bool,
 }

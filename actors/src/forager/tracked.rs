@@ -179,8 +179,11 @@ impl Tracked {
         self.attempts.remove(&key);
         self.moved_at = now;
         match end {
-            // Its index is read like any other's.
-            AttemptEnd::Committed | AttemptEnd::Failed => self.foraging.released(now, key),
+            AttemptEnd::Committed => self.foraging.done(now, key),
+            AttemptEnd::Failed(error) => {
+                self.foraging.done(now, key);
+                self.fail(local_error(&error));
+            }
             AttemptEnd::Claimed { by, attempt } => self.foraging.claimed(now, key, by, attempt),
             AttemptEnd::Released(error) => {
                 tracing::warn!(%error, query = %self.plan.query, ?key, "an attempt was given back");
@@ -275,17 +278,13 @@ impl Tracked {
     }
 
     pub(super) fn plan_round(&mut self, now: Duration, swarm: &SwarmView) -> RoundPlan {
-        let mut outputs = self.foraging.wanted(now, swarm);
-        // Of an own attempt that has ended the index is not known yet.
-        outputs.sort_unstable();
-        outputs.dedup();
         let end = !self.is_mine() && now.saturating_sub(self.end_asked_at) >= END_EVERY;
         if end {
             self.end_asked_at = now;
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
         RoundPlan {
-            outputs,
+            outputs: self.foraging.wanted(now, swarm),
             end,
             plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
         }
