@@ -50,7 +50,7 @@ const LIST_COLD: Duration = Duration::from_secs(60);
 /// How long after its bell a plan may come.
 const PLAN_LATE: Duration = Duration::from_secs(5);
 /// How long a query may be without a living coordinator before it is ended.
-const ORPHAN_AGE: Duration = Duration::from_secs(30);
+const ORPHAN_AGE: Duration = Duration::from_secs(10);
 /// How long workers have to see that a query has ended before its objects go.
 const GRACE: Duration = Duration::from_secs(2);
 
