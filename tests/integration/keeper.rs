@@ -181,6 +181,86 @@ fn what_dead_processes_left_is_swept_once_it_is_old_and_nothing_else() {
 }
 
 #[test]
+fn cells_of_a_frame_whose_maker_was_killed_are_swept_wherever_they_lie() {
+    let bench = Bench::new();
+    let home = bench.meadow().join("default/default");
+    let text = "CREATE TABLE t AS SELECT value AS n FROM generate_series(1, 100000000)";
+    let cells = || {
+        let all = files(&home).into_iter();
+        let is_cell = |file: &PathBuf| file.extension().is_some_and(|kind| kind == "parquet");
+        all.filter(is_cell).collect::<Vec<_>>()
+    };
+    let marks = || files(&bench.meadow().join("_making"));
+    let make_and_kill = || {
+        let before = cells().len();
+        let mut child = bench
+            .command([
+                "--set",
+                "target_cell=64KiB",
+                "--set",
+                "codec=none",
+                "sql",
+                text,
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        wait_until("cells are there", || cells().len() > before + 1);
+        child.kill().expect("kill -9");
+        child.wait().expect("it is dead");
+        assert_eq!(bench.sql("SHOW TABLES"), "frame\n");
+    };
+    // First where every frame of that name lies, then where only the frame's own id leads to.
+    make_and_kill();
+    bench.sql("CREATE TABLE t AS SELECT 1 AS n");
+    bench.sql("DROP TABLE t PURGE");
+    assert_eq!((marks().len(), cells().len()), (1, 0));
+    make_and_kill();
+    let is_of_the_id = |file: &PathBuf| file.parent().is_some_and(|home| !home.ends_with("t"));
+    assert!(cells().iter().all(is_of_the_id), "{:?}", cells());
+    make_and_kill();
+    assert_eq!(marks().len(), 3);
+    for (file, hours) in marks().iter().map(|mark| (mark, 9 * 24)) {
+        make_older(file, hours);
+    }
+    cells().iter().for_each(|cell| make_older(cell, 8 * 24));
+    // What looks like it and is somebody else's, and what is too young.
+    let foreign = home.join("export.20240101/part-0.parquet");
+    let young = cells()[0]
+        .parent()
+        .expect("a location")
+        .join("part-young.parquet");
+    std::fs::create_dir_all(foreign.parent().expect("a parent")).expect("a directory");
+    for file in [&foreign, &young] {
+        std::fs::write(file, "x").expect("a file");
+    }
+    make_older(&foreign, 9 * 24);
+    assert_eq!(bench.sql("SHOW TABLES"), "frame\n");
+    assert!(cells().len() > 4, "a one-shot command keeps no house");
+
+    let node = Started::on(&bench);
+    wait_until("all but two are swept", || cells().len() == 2);
+    wait_until("one mark is left", || marks().len() == 1);
+    node.stop();
+    let mut left = vec![foreign, young.clone()];
+    left.sort();
+    assert_eq!(cells(), left);
+
+    make_older(&young, 8 * 24);
+    let node = Started::on(&bench);
+    wait_until("the last mark is gone", || marks().is_empty());
+    node.stop();
+    assert!(!young.exists());
+    // Statements that end, well or not, leave no marks.
+    bench.sql("CREATE TABLE t AS SELECT 1 AS n");
+    bench.refused(
+        "CREATE TABLE u AS SELECT CAST(value AS VARCHAR)::INT / 0 AS n FROM generate_series(1, 9)",
+    );
+    assert!(marks().is_empty());
+}
+
+#[test]
 fn scratch_of_a_killed_process_is_removed_by_the_next() {
     let bench = Bench::new();
     let scratch = bench.path("not/there/yet");

@@ -6,6 +6,7 @@
 //!
 //! Invariant: what a version ever named is not swept. LEDGER-4 follows from it.
 
+use apiary_protocol::keys::LOG_DIRECTORY;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether an object has not been written to for longer than the sweep age.
@@ -46,6 +47,42 @@ pub fn plan_evidence(
         .collect();
     versions.sort_unstable();
     versions
+}
+
+/// What may be swept where a frame was to be made that never was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmade {
+    /// Paths below the location.
+    pub swept: Vec<String>,
+    /// Whether nothing else of its maker is there.
+    pub is_all: bool,
+}
+
+/// Of what lies there (path below the location and modification time), the old cells that came after
+/// the maker's mark. Nothing at all where a log is: then it is somebody's table.
+pub fn plan_unmade(
+    listed: &BTreeMap<String, i64>,
+    mark_ms: i64,
+    now_ms: i64,
+    sweep_age_ms: i64,
+) -> Unmade {
+    let is_log = |path: &String| path.split('/').any(|part| part == LOG_DIRECTORY);
+    if listed.keys().any(is_log) {
+        return Unmade {
+            swept: Vec::new(),
+            is_all: true,
+        };
+    }
+    let may_be_its =
+        |(path, modified_ms): &(&String, &i64)| is_cell_path(path) && **modified_ms >= mark_ms;
+    let (old, young): (Vec<_>, Vec<_>) = listed
+        .iter()
+        .filter(may_be_its)
+        .partition(|(_, modified_ms)| is_old(**modified_ms, now_ms, sweep_age_ms));
+    Unmade {
+        swept: old.into_iter().map(|(path, _)| path.clone()).collect(),
+        is_all: young.is_empty(),
+    }
 }
 
 /// Whether a checkpoint that was due up to `version` is missing.
@@ -111,6 +148,43 @@ mod tests {
                 .collect();
             let swept: BTreeSet<&str> = swept.keys().map(String::as_str).collect();
             assert_eq!(swept, wanted, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn of_a_frame_that_never_was_its_old_cells_are_swept_and_nothing_else() {
+        let listed = |paths: &[(&str, i64)]| {
+            let owned = paths.iter().map(|(path, ms)| (path.to_string(), *ms));
+            owned.collect::<BTreeMap<String, i64>>()
+        };
+        let plan = |paths: &[(&str, i64)]| plan_unmade(&listed(paths), 500, 9_000, AGE);
+        let unmade = |swept: &[&str], is_all| Unmade {
+            swept: swept.iter().map(|path| path.to_string()).collect(),
+            is_all,
+        };
+        assert_eq!(plan(&[]), unmade(&[], true));
+        assert_eq!(
+            plan(&[
+                ("d=1/a.parquet", 500),
+                ("b.parquet", 700),
+                ("notes.txt", 800)
+            ]),
+            unmade(&["b.parquet", "d=1/a.parquet"], true)
+        );
+        // Somebody's own, from before; and one that a slow maker, or a rival, has just written.
+        assert_eq!(
+            plan(&[
+                ("mine.parquet", 499),
+                ("a.parquet", 600),
+                ("young.parquet", 8_500)
+            ]),
+            unmade(&["a.parquet"], false)
+        );
+        for log in [
+            "_delta_log/00000000000000000000.json",
+            "x/_delta_log/_last_checkpoint",
+        ] {
+            assert_eq!(plan(&[("a.parquet", 600), (log, 600)]), unmade(&[], true));
         }
     }
 

@@ -372,6 +372,10 @@ impl Catalog {
 }
 
 impl NewFrame {
+    pub fn id(&self) -> FrameId {
+        self.id
+    }
+
     /// The reservation of the place; `None` when it is not to be had any more.
     fn reserve(
         &self,
