@@ -49,40 +49,39 @@ pub fn plan_evidence(
     versions
 }
 
-/// What may be swept where a frame was to be made that never was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a maker may have left where its frame was to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unmade {
-    /// Paths below the location.
-    pub swept: Vec<String>,
-    /// Whether nothing else of its maker is there.
-    pub is_all: bool,
+    /// Cells that are old enough: path below the location and modification time.
+    pub old: BTreeMap<String, i64>,
+    /// Whether some are not.
+    pub is_young: bool,
+    /// Whether a log is there, which may name them.
+    pub is_in_log: bool,
 }
 
-/// Of what lies there (path below the location and modification time), the old cells that came after
-/// the maker's mark. Nothing at all where a log is: then it is somebody's table.
+/// Of what lies there (path below the location and modification time), the cells that came after the
+/// maker's mark and within a sweep age of it: nobody makes a frame for longer.
 pub fn plan_unmade(
     listed: &BTreeMap<String, i64>,
     mark_ms: i64,
     now_ms: i64,
     sweep_age_ms: i64,
 ) -> Unmade {
-    let is_log = |path: &String| path.split('/').any(|part| part == LOG_DIRECTORY);
-    if listed.keys().any(is_log) {
-        return Unmade {
-            swept: Vec::new(),
-            is_all: true,
-        };
+    let its_time = mark_ms..=mark_ms.saturating_add(sweep_age_ms);
+    let mut unmade = Unmade::default();
+    for (path, modified_ms) in listed {
+        unmade.is_in_log |= path.split('/').any(|part| part == LOG_DIRECTORY);
+        if !is_cell_path(path) || !its_time.contains(modified_ms) {
+            continue;
+        }
+        if is_old(*modified_ms, now_ms, sweep_age_ms) {
+            unmade.old.insert(path.clone(), *modified_ms);
+        } else {
+            unmade.is_young = true;
+        }
     }
-    let may_be_its =
-        |(path, modified_ms): &(&String, &i64)| is_cell_path(path) && **modified_ms >= mark_ms;
-    let (old, young): (Vec<_>, Vec<_>) = listed
-        .iter()
-        .filter(may_be_its)
-        .partition(|(_, modified_ms)| is_old(**modified_ms, now_ms, sweep_age_ms));
-    Unmade {
-        swept: old.into_iter().map(|(path, _)| path.clone()).collect(),
-        is_all: young.is_empty(),
-    }
+    unmade
 }
 
 /// Whether a checkpoint that was due up to `version` is missing.
@@ -152,39 +151,33 @@ mod tests {
     }
 
     #[test]
-    fn of_a_frame_that_never_was_its_old_cells_are_swept_and_nothing_else() {
-        let listed = |paths: &[(&str, i64)]| {
-            let owned = paths.iter().map(|(path, ms)| (path.to_string(), *ms));
-            owned.collect::<BTreeMap<String, i64>>()
+    fn a_maker_left_the_cells_of_its_time_and_nothing_else() {
+        let plan = |now_ms, paths: &[(&str, i64)]| {
+            let listed = paths.iter().map(|(path, ms)| (path.to_string(), *ms));
+            plan_unmade(&listed.collect(), 500, now_ms, AGE)
         };
-        let plan = |paths: &[(&str, i64)]| plan_unmade(&listed(paths), 500, 9_000, AGE);
-        let unmade = |swept: &[&str], is_all| Unmade {
-            swept: swept.iter().map(|path| path.to_string()).collect(),
-            is_all,
-        };
-        assert_eq!(plan(&[]), unmade(&[], true));
-        assert_eq!(
-            plan(&[
-                ("d=1/a.parquet", 500),
-                ("b.parquet", 700),
-                ("notes.txt", 800)
-            ]),
-            unmade(&["b.parquet", "d=1/a.parquet"], true)
-        );
-        // Somebody's own, from before; and one that a slow maker, or a rival, has just written.
-        assert_eq!(
-            plan(&[
+        let old = |unmade: &Unmade| unmade.old.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(plan(9_000, &[]), Unmade::default());
+        let unmade = plan(
+            9_000,
+            &[
                 ("mine.parquet", 499),
-                ("a.parquet", 600),
-                ("young.parquet", 8_500)
-            ]),
-            unmade(&["a.parquet"], false)
+                ("d=1/a.parquet", 500),
+                ("b.parquet", 1_500),
+                ("later.parquet", 1_501),
+                ("notes.txt", 800),
+            ],
         );
+        assert_eq!(old(&unmade), ["b.parquet", "d=1/a.parquet"]);
+        assert!(!unmade.is_young && !unmade.is_in_log);
+        let unmade = plan(1_700, &[("a.parquet", 600), ("b.parquet", 800)]);
+        assert_eq!(old(&unmade), ["a.parquet"]);
+        assert!(unmade.is_young);
         for log in [
             "_delta_log/00000000000000000000.json",
             "x/_delta_log/_last_checkpoint",
         ] {
-            assert_eq!(plan(&[("a.parquet", 600), (log, 600)]), unmade(&[], true));
+            assert!(plan(9_000, &[("a.parquet", 600), (log, 600)]).is_in_log);
         }
     }
 

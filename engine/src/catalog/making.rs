@@ -4,19 +4,24 @@
 //! to the cells of a maker that died. A mark that is older than the sweep age is a dead maker's, or
 //! one's whose outcome nobody knows: a write may not take that long.
 //!
-//! Never deletes anything where a frame or a Delta log is, nothing but cells, and no cell that was
-//! there before the mark.
+//! Never deletes anything but cells, none that was there before the mark, none that a version of a
+//! log there ever named, and nothing of a table that was attached.
 
 use super::{Catalog, NewFrame};
 use crate::behavior::sweep::{is_old, plan_unmade};
 use crate::error::{Error, Result};
+use crate::ledger::Ledger;
 use crate::store::Meadow;
 use apiary_protocol::ids::FrameId;
 use apiary_protocol::keys;
 use apiary_protocol::making::Making;
 use apiary_protocol::registry::{FrameState, Registry};
+use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// A mark is a few lines.
+const MARK_BYTES_MAX: u64 = 64 << 10;
 
 /// A mark that its maker should have taken back long ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +35,11 @@ pub struct Abandoned {
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
     Nobody,
-    /// A frame that may still turn out never to have been.
+    /// A frame's that is being made or dropped.
     Undecided,
+    /// A frame's of our own.
     Frame,
+    Other,
 }
 
 impl Catalog {
@@ -70,8 +77,8 @@ impl Catalog {
     }
 
     /// Deletes the cells that an abandoned mark leads to, and then the mark, through a meadow that may
-    /// be slow. Gives how many cells there were. The mark stays while something there is too young, and
-    /// one that cannot be read is an error.
+    /// be slow. Gives how many cells there were. The mark stays while it is not decided whose the place
+    /// is, or something of its time is too young; one that cannot be read is an error.
     pub async fn sweep_abandoned(
         &self,
         meadow: &Meadow,
@@ -79,30 +86,37 @@ impl Catalog {
         now_ms: i64,
         sweep_age: Duration,
     ) -> Result<usize> {
-        let Some(bytes) = meadow.get(&mark.key).await? else {
+        let Some(bytes) = meadow.get_at_most(&mark.key, MARK_BYTES_MAX).await? else {
             return Ok(0);
         };
         let making =
             Making::from_bytes(&bytes).map_err(|error| Error::corrupt(&mark.key, error))?;
+        let location = making.location;
         // Listed before the registry is read: a frame whose version 0 the list has not is then in it.
-        let inside = format!("{}/", making.location);
-        let listed: BTreeMap<String, i64> = meadow
-            .list(&making.location, None)
-            .await?
-            .into_iter()
-            .filter_map(|found| {
-                let path = found.location.as_ref().strip_prefix(&inside)?.to_string();
-                Some((path, found.last_modified.timestamp_millis()))
-            })
-            .collect();
-        match owner(&self.head().await?.registry, &making.location) {
+        let listed = meadow.list(&location, None).await?;
+        let must_be_dropped = match owner(&self.head().await?.registry, &location) {
             Owner::Undecided => return Ok(0),
-            Owner::Frame => return meadow.delete(&mark.key).await.map(|()| 0),
-            Owner::Nobody => {}
-        }
-        let plan = plan_unmade(&listed, mark.modified_ms, now_ms, as_ms(sweep_age));
-        for path in &plan.swept {
-            let location = &making.location;
+            Owner::Other => return meadow.delete(&mark.key).await.map(|()| 0),
+            Owner::Nobody => true,
+            Owner::Frame => false,
+        };
+        let plan = plan_unmade(
+            &paths(&listed, &location),
+            mark.modified_ms,
+            now_ms,
+            as_ms(sweep_age),
+        );
+        let (host, over) = (self.host.clone(), meadow.clone());
+        let ledger = Ledger::new(host, over, location.clone(), &self.settings);
+        let swept = match plan.is_in_log {
+            false => plan.old.into_keys().collect(),
+            true => {
+                ledger
+                    .unnamed(plan.old, &listed, as_ms(sweep_age), must_be_dropped)
+                    .await?
+            }
+        };
+        for path in &swept {
             tracing::info!(
                 location,
                 path,
@@ -110,11 +124,11 @@ impl Catalog {
             );
             meadow.delete(&format!("{location}/{path}")).await?;
         }
-        if plan.is_all {
-            meadow.sync_deletions(&making.location).await?;
+        if !plan.is_young {
+            meadow.sync_deletions(&location).await?;
             meadow.delete(&mark.key).await?;
         }
-        Ok(plan.swept.len())
+        Ok(swept.len())
     }
 }
 
@@ -122,21 +136,28 @@ fn as_ms(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Path below the location and modification time.
+fn paths(listed: &[ObjectMeta], location: &str) -> BTreeMap<String, i64> {
+    let inside = format!("{location}/");
+    let path = |found: &ObjectMeta| {
+        let path = found.location.as_ref().strip_prefix(&inside)?.to_string();
+        Some((path, found.last_modified.timestamp_millis()))
+    };
+    listed.iter().filter_map(path).collect()
+}
+
 fn owner(registry: &Registry, location: &str) -> Owner {
-    let is_purging = registry
-        .purging
-        .keys()
-        .any(|other| keys::locations_overlap(other, location));
-    if is_purging {
-        return Owner::Frame;
+    let overlaps = |other: &str| keys::locations_overlap(other, location);
+    if registry.purging.keys().any(|other| overlaps(other)) {
+        return Owner::Undecided;
     }
-    let frames = registry.frames();
-    let mut states = frames
-        .filter(|(_, record)| keys::locations_overlap(&record.location, location))
-        .map(|(_, record)| record.state);
-    match states.next() {
-        None => Owner::Nobody,
-        Some(FrameState::Creating) => Owner::Undecided,
-        Some(_) => Owner::Frame,
+    let mut records = registry.frames().map(|(_, record)| record);
+    let Some(record) = records.find(|record| overlaps(&record.location)) else {
+        return Owner::Nobody;
+    };
+    match record.state {
+        _ if record.attached || record.location != location => Owner::Other,
+        FrameState::Live => Owner::Frame,
+        _ => Owner::Undecided,
     }
 }
