@@ -26,7 +26,7 @@ from xml.sax.saxutils import escape
 
 BUCKET = sys.argv[1]
 IS_CARELESS = "--careless" in sys.argv[2:]
-PAGE_KEYS = 50
+PAGE_KEYS = 7
 PART_BYTES_MIN = 5 << 20
 KEY_PAUSE_SECONDS = 1.0
 
