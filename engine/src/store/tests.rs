@@ -503,6 +503,27 @@ async fn opening_a_bucket_shows_no_secret() {
 }
 
 #[tokio::test]
+async fn an_emulator_of_azure_has_one_address() {
+    let open = |variables: &[(&str, &str)]| {
+        let mut settings = settings();
+        let owned = variables
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()));
+        settings.storage.variables.extend(owned);
+        Meadow::open("az://box/p", &host(), &settings)
+    };
+    let emulator = ("AZURE_STORAGE_USE_EMULATOR", "true");
+    let endpoint = (
+        "AZURE_STORAGE_ENDPOINT",
+        "http://127.0.0.1:1/devstoreaccount1",
+    );
+    assert!(open(&[emulator]).is_ok());
+    let error = open(&[emulator, endpoint]).unwrap_err();
+    assert!(error.to_string().contains("no other endpoint"), "{error}");
+    assert!(open(&[("AZURE_STORAGE_ACCOUNT", "farm"), endpoint]).is_ok());
+}
+
+#[tokio::test]
 async fn an_update_is_refused_by_a_local_store() {
     let (_directory, [_, local]) = both().await;
     let update = object_store::UpdateVersion {

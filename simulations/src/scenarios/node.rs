@@ -21,8 +21,9 @@ use std::time::Duration;
 const MEADOW_DIRECTORY: &str = "/meadow";
 
 const SWEEP_AGE: Duration = Duration::from_secs(2 * 3_600);
-/// Time for the looks that everything in these scenarios takes, with their slow requests.
-const KEEPER_LOOKS: Duration = Duration::from_secs(2 * 3_600);
+/// Time for the looks that everything in these scenarios takes: each kill may leave a mark, and the
+/// Keeper, who looks every ten minutes, takes one at every second look.
+const KEEPER_LOOKS: Duration = Duration::from_secs(8 * 3_600);
 
 /// Small enough that checkpoints and cuts of cells happen in a short run.
 pub fn settings() -> Settings {
