@@ -5,20 +5,23 @@
 //!
 //! Invariants: cells are deleted only while no commit can name them (LEDGER-4), which is before the
 //! intent is handed over, or after an answer that says that it is in no version; cells whose commit
-//! is unknown are left alone.
+//! is unknown are left alone; the mark of a frame in the making is taken back after all that becomes
+//! of its cells.
 
 use crate::context::Context;
-use apiary_engine::catalog::NewFrame;
+use apiary_engine::catalog::{Catalog, NewFrame};
 use apiary_engine::cell::WrittenCells;
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::ledger::{Committed, Intent, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::store::Meadow;
 use apiary_protocol::delta::{Add, paths::decode_path};
+use apiary_protocol::ids::FrameId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 /// Whether a statement has begun what cannot be taken back. From then on a cancel waits for the
@@ -36,23 +39,114 @@ impl Committing {
     }
 }
 
+/// What is done beside the statement that began it, and waited for by the node's stop.
+#[derive(Clone)]
+struct Aside {
+    commits: TaskTracker,
+    control: Handle,
+}
+
+impl Aside {
+    fn of(context: &Context) -> Self {
+        Self {
+            commits: context.commits.clone(),
+            control: context.environment.host.runtimes.control.clone(),
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.commits.spawn_on(work.in_current_span(), &self.control));
+    }
+}
+
+/// The mark of a frame in the making (see `apiary_engine::catalog`). Shared by all that may still do
+/// something to its cells; taken back when the last of them is through, unless a version may name
+/// them and nobody knows.
+pub(crate) struct Making {
+    id: FrameId,
+    location: String,
+    catalog: Arc<Catalog>,
+    aside: Aside,
+    kept: AtomicBool,
+    is_made: AtomicBool,
+}
+
+impl Making {
+    pub(crate) async fn begin(context: &Context, new: &NewFrame) -> Result<Arc<Self>> {
+        let making = Arc::new(Self {
+            id: new.id(),
+            location: new.location.clone(),
+            catalog: context.environment.catalog.clone(),
+            aside: Aside::of(context),
+            kept: AtomicBool::new(false),
+            is_made: AtomicBool::new(false),
+        });
+        making.catalog.begin_making(new).await?;
+        Ok(making)
+    }
+
+    fn keep(&self, kept: bool) {
+        self.kept.store(kept, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if self.kept.load(Ordering::SeqCst) {
+            return;
+        }
+        let (catalog, id, location) = (self.catalog.clone(), self.id, self.location.clone());
+        let discarded = (!self.is_made.load(Ordering::SeqCst)).then_some(location);
+        self.aside.spawn(async move {
+            if let Err(error) = catalog.end_making(id, discarded.as_deref()).await {
+                tracing::warn!(%id, %error, "the mark of a frame in the making was not taken back");
+            }
+        });
+    }
+}
+
 /// Cells that are uploaded and in no ledger; deleted when dropped, unless a commit may name them.
 pub(crate) struct Uploaded {
     pub(crate) cells: WrittenCells,
     location: String,
+    making: Option<Arc<Making>>,
     meadow: Meadow,
-    control: Handle,
+    aside: Aside,
     kept: bool,
 }
 
 impl Uploaded {
-    pub(crate) fn new(context: &Context, location: &str, cells: WrittenCells) -> Self {
+    /// With the mark of the frame, when it is not made yet.
+    pub(crate) fn new(
+        context: &Context,
+        location: &str,
+        making: Option<Arc<Making>>,
+        cells: WrittenCells,
+    ) -> Self {
         Self {
             cells,
             location: location.to_string(),
+            making,
             meadow: context.environment.meadow.clone(),
-            control: context.environment.host.runtimes.control.clone(),
+            aside: Aside::of(context),
             kept: false,
+        }
+    }
+
+    /// Whether the cells stay when this goes, and the mark with them.
+    fn keep(&mut self, kept: bool) {
+        self.kept = kept;
+        if let Some(making) = &self.making {
+            making.keep(kept);
+        }
+    }
+
+    /// A frame names the cells now: they stay, and the mark goes.
+    fn is_made(&mut self) {
+        self.kept = true;
+        if let Some(making) = self.making.take() {
+            making.is_made.store(true, Ordering::SeqCst);
+            making.keep(false);
         }
     }
 
@@ -101,13 +195,13 @@ pub(crate) async fn commit(
     let what = format!("a commit to {}", uploaded.location);
     let ledger = context.ledger.clone();
     let work = async move {
-        uploaded.kept = true;
+        uploaded.keep(true);
         let outcome = ledger.commit(base, intent).await;
-        uploaded.kept = match &outcome {
+        uploaded.keep(match &outcome {
             // Another commit holds these rows.
             Ok(committed) => !committed.recorded_before,
             Err(error) => error.kind() == ErrorKind::OutcomeUnknown,
-        };
+        });
         let committed = outcome?;
         let cells = uploaded.cells.clone();
         Ok(Landed { committed, cells })
@@ -127,13 +221,13 @@ pub(crate) async fn create(
     let what = format!("making a frame at {}", new.location);
     let catalog = context.environment.catalog.clone();
     let work = async move {
-        uploaded.kept = true;
+        uploaded.keep(true);
         let adds = uploaded.cells.adds.clone();
         let outcome = catalog.create_filled(&new, &schema, adds).await;
-        uploaded.kept = match &outcome {
-            Ok(_) => true,
-            Err(error) => error.kind() == ErrorKind::OutcomeUnknown,
-        };
+        match &outcome {
+            Ok(_) => uploaded.is_made(),
+            Err(error) => uploaded.keep(error.kind() == ErrorKind::OutcomeUnknown),
+        }
         let (_, snapshot) = outcome?;
         Ok((snapshot, uploaded.cells.clone()))
     };
@@ -165,10 +259,12 @@ impl Drop for Uploaded {
             return;
         }
         let (meadow, location) = (self.meadow.clone(), self.location.clone());
-        let adds = std::mem::take(&mut self.cells.adds);
+        let (adds, making) = (std::mem::take(&mut self.cells.adds), self.making.take());
         // What this does not reach is an orphan, which the Keeper may sweep.
-        let delete = delete_cells(meadow, location, adds).in_current_span();
-        drop(self.control.spawn(delete));
+        self.aside.spawn(async move {
+            delete_cells(meadow, location, adds).await;
+            drop(making);
+        });
     }
 }
 

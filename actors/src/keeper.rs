@@ -2,20 +2,21 @@
 //!
 //! Parent: Node (resident nodes only). Messages: `Look` from its timer, `Swept` and `Kept` from its
 //! own work. A look finishes what killed nodes left half done in the registry, deletes the heartbeats
-//! and proofs they left and what they left in the staging of a local meadow, and then takes one frame, the next
-//! in the order of locations: its cells that no version names, its checkpoint that is overdue. When
-//! it crashes, the next instance looks again after a while; all of it can be repeated.
+//! and proofs they left and what they left in the staging of a local meadow, and then takes one place:
+//! a frame, the next in the order of locations, for its cells that no version names and its checkpoint
+//! that is overdue; or, in turn with frames, cells of a maker that was killed before its frame had a
+//! name. When it crashes, the next instance looks again after a while; all of it can be repeated.
 //!
 //! Invariants: it begins nothing while the node is warm; ages come from the store's own modification
-//! times, with "now" read from this node's own heartbeat, never from a clock; looking after frames
-//! makes a bounded number of requests a minute, whatever the store holds; one frame at a time;
+//! times, with "now" read from this node's own heartbeat, never from a clock; looking after places
+//! makes a bounded number of requests a minute, whatever the store holds; one place at a time;
 //! attached tables are left alone.
 
 use crate::bees::BeesHandle;
 use crate::mailbox::{Alive, Census, remind, spawn_report};
 use apiary_engine::behavior::sweep::is_old;
 use apiary_engine::behavior::temperature::Regulation;
-use apiary_engine::catalog::{Catalog, FrameEntry};
+use apiary_engine::catalog::{Abandoned, Catalog, FrameEntry};
 use apiary_engine::error::Result;
 use apiary_engine::host::Host;
 use apiary_engine::ledger::{Kept, Ledger};
@@ -40,7 +41,7 @@ pub(crate) enum Message {
         result: std::result::Result<Result<Swept>, String>,
     },
     Kept {
-        location: String,
+        place: String,
         result: std::result::Result<Result<Kept>, String>,
     },
 }
@@ -53,7 +54,24 @@ pub(crate) struct Swept {
     /// By the store; absent while the node is warm or its own heartbeat is not there yet.
     now_ms: Option<i64>,
     /// Whose turn it is.
-    frame: Option<FrameEntry>,
+    place: Option<Place>,
+}
+
+/// What is looked after at once.
+pub(crate) enum Place {
+    Frame(FrameEntry),
+    /// Where a frame was to be made, and never was.
+    Abandoned(Abandoned),
+}
+
+impl Place {
+    /// For messages.
+    fn name(&self) -> &str {
+        match self {
+            Self::Frame(entry) => &entry.location,
+            Self::Abandoned(mark) => &mark.key,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -71,12 +89,19 @@ pub(crate) struct State {
     with: Arguments,
     /// The meadow for work that may take long.
     paced: Meadow,
-    /// Location of the frame that was looked after last.
-    last: Option<String>,
+    last: Last,
     /// The timer or the sweep, one at a time.
     _work: AbortOnDropHandle<()>,
-    frame: Option<AbortOnDropHandle<()>>,
+    place: Option<AbortOnDropHandle<()>>,
     _alive: Alive,
+}
+
+/// What was looked after last.
+#[derive(Clone, Default)]
+struct Last {
+    /// Location of the last frame.
+    frame: Option<String>,
+    was_abandoned: bool,
 }
 
 pub(crate) struct Keeper;
@@ -97,9 +122,9 @@ impl Actor for Keeper {
         });
         Ok(State {
             paced: with.meadow.paced(with.settings.keeper_requests_per_minute),
-            last: None,
+            last: Last::default(),
             _work: work,
-            frame: None,
+            place: None,
             _alive: with.census.enter(),
             with,
         })
@@ -126,11 +151,11 @@ impl Actor for Keeper {
                 let pause = interval(&state.with);
                 state._work = remind(control, &myself, pause, || Message::Look);
             }
-            Message::Kept { location, result } => {
-                state.frame = None;
-                let kept = told(&format!("looking after {location}"), result);
+            Message::Kept { place, result } => {
+                state.place = None;
+                let kept = told(&format!("looking after {place}"), result);
                 if let Some(kept) = kept.filter(|kept| *kept != Kept::default()) {
-                    tracing::info!(location, ?kept, "looked after a frame");
+                    tracing::info!(place, ?kept, "looked after a place");
                 }
             }
         }
@@ -144,29 +169,48 @@ impl State {
             objects,
             half_done,
             now_ms,
-            frame,
+            place,
         } = swept;
         if objects + half_done > 0 {
             tracing::info!(objects, half_done, "swept what dead nodes left");
         }
-        if let (Some(now_ms), Some(entry), None) = (now_ms, frame, &self.frame) {
-            self.last = Some(entry.location.clone());
-            self.keep(myself, now_ms, entry);
+        if let (Some(now_ms), Some(place), None) = (now_ms, place, &self.place) {
+            self.last.was_abandoned = matches!(place, Place::Abandoned(_));
+            if let Place::Frame(entry) = &place {
+                self.last.frame = Some(entry.location.clone());
+            }
+            self.keep(myself, now_ms, place);
         }
     }
 
-    fn keep(&mut self, myself: &ActorRef<Message>, now_ms: i64, entry: FrameEntry) {
-        let Arguments { host, settings, .. } = &self.with;
-        let location = entry.location;
-        let ledger = Ledger::new(host.clone(), self.paced.clone(), location.clone(), settings);
-        let sweep_age = settings.sweep_age();
-        let work = async move { ledger.keep(now_ms, sweep_age).await };
-        self.frame = Some(spawn_report(
-            &host.runtimes.control,
-            myself,
-            work,
-            |result| Message::Kept { location, result },
-        ));
+    fn keep(&mut self, myself: &ActorRef<Message>, now_ms: i64, place: Place) {
+        let name = place.name().to_string();
+        let work = keep(self.with.clone(), self.paced.clone(), now_ms, place);
+        let control = &self.with.host.runtimes.control;
+        let report = |result| Message::Kept {
+            place: name,
+            result,
+        };
+        self.place = Some(spawn_report(control, myself, work, report));
+    }
+}
+
+/// The long part of a look.
+async fn keep(with: Arguments, paced: Meadow, now_ms: i64, place: Place) -> Result<Kept> {
+    let sweep_age = with.settings.sweep_age();
+    match place {
+        Place::Frame(entry) => {
+            let ledger = Ledger::new(with.host, paced, entry.location, &with.settings);
+            ledger.keep(now_ms, sweep_age).await
+        }
+        Place::Abandoned(mark) => {
+            let catalog = &with.catalog;
+            let swept = catalog.sweep_abandoned(&paced, &mark, now_ms, sweep_age);
+            Ok(Kept {
+                orphans: swept.await?,
+                checkpoint: None,
+            })
+        }
     }
 }
 
@@ -184,8 +228,8 @@ fn told<T>(what: &str, result: std::result::Result<Result<T>, String>) -> Option
     None
 }
 
-/// The short part of a look, and whose turn it is after the frame at `last`.
-async fn sweep(with: Arguments, last: Option<String>) -> Result<Swept> {
+/// The short part of a look, and whose turn it is after `last`.
+async fn sweep(with: Arguments, last: Last) -> Result<Swept> {
     if with.bees.observe().await?.regulation > Regulation::Ideal {
         return Ok(Swept::default());
     }
@@ -197,12 +241,15 @@ async fn sweep(with: Arguments, last: Option<String>) -> Result<Swept> {
     if let Err(error) = with.meadow.sweep_staging().await {
         tracing::warn!(%error, "staging was not swept");
     }
-    let frame = next_frame(&with, last.as_deref()).await?;
+    let place = match now_ms {
+        Some(now_ms) => next_place(&with, &last, now_ms).await?,
+        None => None,
+    };
     Ok(Swept {
         objects,
         half_done: half_done.unwrap_or(0),
         now_ms,
-        frame,
+        place,
     })
 }
 
@@ -227,6 +274,25 @@ async fn sweep_swarm(with: &Arguments) -> Result<(usize, Option<i64>)> {
     Ok((swept, Some(now_ms)))
 }
 
+/// Frames and what makers abandoned come in turn; of the latter any, because one may be unreadable.
+async fn next_place(with: &Arguments, last: &Last, now_ms: i64) -> Result<Option<Place>> {
+    let frame = next_frame(with, last.frame.as_deref()).await?;
+    if frame.is_some() && last.was_abandoned {
+        return Ok(frame.map(Place::Frame));
+    }
+    let sweep_age = with.settings.sweep_age();
+    let mut abandoned = with.catalog.list_abandoned(now_ms, sweep_age).await?;
+    if abandoned.is_empty() {
+        return Ok(frame.map(Place::Frame));
+    }
+    let index = draw(with) % abandoned.len();
+    Ok(Some(Place::Abandoned(abandoned.swap_remove(index))))
+}
+
+fn draw(with: &Arguments) -> usize {
+    u64::from_le_bytes(with.host.entropy.bytes()) as usize
+}
+
 /// The frame of our own that comes after a location, or the first; with nothing before it a random
 /// one, so that nodes that start together do not all look after the same.
 async fn next_frame(with: &Arguments, last: Option<&str>) -> Result<Option<FrameEntry>> {
@@ -244,7 +310,7 @@ async fn next_frame(with: &Arguments, last: Option<&str>) -> Result<Option<Frame
     frames.sort_by(|a, b| a.location.cmp(&b.location));
     let index = match last {
         Some(last) => frames.partition_point(|frame| frame.location.as_str() <= last),
-        None => u64::from_le_bytes(with.host.entropy.bytes()) as usize,
+        None => draw(with),
     };
     let index = index % frames.len();
     Ok(Some(frames.swap_remove(index)))

@@ -7,7 +7,7 @@
 use crate::answer::{Progress, WriteOptions, WriteReport};
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
-use crate::commit::{self, Committing, Uploaded};
+use crate::commit::{self, Committing, Making, Uploaded};
 use crate::context::{Context, Ladder, in_chamber};
 use crate::feed::Feed;
 use crate::read::{counted, follow};
@@ -65,6 +65,14 @@ pub(crate) struct CreateJob {
 struct Target {
     location: String,
     schema: Arc<FrameSchema>,
+    /// Of a frame that is not made yet.
+    making: Option<Arc<Making>>,
+}
+
+impl Target {
+    fn uploaded(&self, context: &Context, cells: WrittenCells) -> Uploaded {
+        Uploaded::new(context, &self.location, self.making.clone(), cells)
+    }
 }
 
 /// Cells of one write, and what the statement that gave the rows has read.
@@ -91,6 +99,7 @@ pub(crate) async fn write(
         let target = Target {
             location: snapshot.location.clone(),
             schema: snapshot.schema.clone(),
+            making: None,
         };
         let gathered = gather(context, &job, &target, source).await?;
         Ok((temperature, snapshot, Some(gathered)))
@@ -185,7 +194,9 @@ pub(crate) async fn create_from(
     input: SendableRecordBatchStream,
     committing: Committing,
 ) -> Result<WriteReport> {
-    let new = context.environment.catalog.plan_frame(&job.frame).await?;
+    let planning = context.environment.catalog.plan_frame(&job.frame);
+    let planned = tokio::time::timeout(job.deadline, planning).await;
+    let new = planned.unwrap_or(Err(Error::Deadline(job.deadline)))?;
     let source = Source::Stream(input);
     create_filled(context, new, schema, job, source, committing).await
 }
@@ -201,18 +212,20 @@ async fn create_filled(
 ) -> Result<WriteReport> {
     let started_at = context.environment.host.clock.monotonic();
     check_deadline(context, job.deadline)?;
-    let target = Target {
-        location: new.location.clone(),
-        schema: Arc::new(schema),
-    };
+    let schema = Arc::new(schema);
     let prepared = async {
         let temperature = admit(context, &job.options).await?;
+        let target = Target {
+            location: new.location.clone(),
+            schema: schema.clone(),
+            making: Some(Making::begin(context, &new).await?),
+        };
         Ok((temperature, gather(context, &job, &target, source).await?))
     };
     let prepared = tokio::time::timeout(job.deadline, prepared).await;
     let (temperature, gathered) = prepared.unwrap_or(Err(Error::Deadline(job.deadline)))?;
     let (snapshot, cells) =
-        commit::create(context, new, target.schema, gathered.uploaded, &committing).await?;
+        commit::create(context, new, schema, gathered.uploaded, &committing).await?;
     let mut report = WriteReport::new(snapshot.version, temperature);
     report.count(&cells);
     report.warnings = cells.warnings;
@@ -295,7 +308,7 @@ async fn upload_stream(
 ) -> Result<Uploaded> {
     let feed = Feed::new(input);
     let query = context.environment.host.runtimes.query.clone();
-    let mut all = Uploaded::new(context, &target.location, WrittenCells::default());
+    let mut all = target.uploaded(context, WrittenCells::default());
     let mut is_first = true;
     loop {
         let gathered = feed.gather(&query).await?;
@@ -382,7 +395,7 @@ async fn upload_query(
             .await
         {
             TaskEnd::Done(cells, _) => {
-                return Ok((Uploaded::new(context, &target.location, cells), read));
+                return Ok((target.uploaded(context, cells), read));
             }
             TaskEnd::Failed(error, facts) => Some((error, facts)),
             TaskEnd::Lost => None,

@@ -11,6 +11,8 @@ pub const MANIFEST: &str = "apiary.json";
 pub const REGISTRY_PREFIX: &str = "_registry";
 /// Hint: the newest registry version that somebody saw.
 pub const REGISTRY_HEAD: &str = "_registry/_head";
+/// Where makers of frames say where their cells go.
+pub const MAKING_PREFIX: &str = "_making";
 pub const BELL: &str = "_swarm/bell";
 pub const NODES_PREFIX: &str = "_swarm/nodes";
 pub const QUERIES_PREFIX: &str = "_swarm/queries";
@@ -92,6 +94,11 @@ pub fn registry_version(key: &str) -> Option<u64> {
 /// `_swarm/nodes/{node}`
 pub fn heartbeat(node: NodeId) -> String {
     format!("{NODES_PREFIX}/{node}")
+}
+
+/// `_making/{frame}`
+pub fn making(frame: FrameId) -> String {
+    format!("{MAKING_PREFIX}/{frame}")
 }
 
 /// The node whose heartbeat a key is; `None` for every other key.
@@ -433,6 +440,7 @@ mod tests {
             "/a",
             "a/../b",
             "_registry",
+            "_making/x",
             "_swarm/x",
             "a/_delta_log",
             "s3://a/b",

@@ -10,6 +10,7 @@ pub mod format;
 pub mod heartbeat;
 pub mod ids;
 pub mod keys;
+pub mod making;
 pub mod manifest;
 pub mod names;
 pub mod query;

@@ -6,6 +6,7 @@
 //!
 //! Each node holds a view of its own; the views share content and faults.
 
+use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
 use async_trait::async_trait;
@@ -110,6 +111,18 @@ impl SimStore {
             node: node.to_string(),
             shared: self.0.clone(),
         })
+    }
+
+    /// How long ago each object was written. For checkers.
+    pub async fn ages(&self) -> Result<BTreeMap<String, Duration>> {
+        let listed: Vec<ObjectMeta> = self.0.content.list(None).try_collect().await?;
+        let now = clock::EPOCH_SECONDS as i64 * 1_000 + clock::now().as_millis() as i64;
+        let age = |meta: ObjectMeta| {
+            let age_ms = now - meta.last_modified.timestamp_millis();
+            let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+            (meta.location.to_string(), age)
+        };
+        Ok(listed.into_iter().map(age).collect())
     }
 
     /// All objects with their content. For checkers.

@@ -1,12 +1,15 @@
 //! One binary for all integration tests: linking costs minutes on small machines.
 //! They use the public doors only: the command line, the Rust crate, and other people's clients.
 
+mod azure;
 mod bad_input;
 mod benchmarks;
+mod buckets;
 mod commands;
 mod corruption;
 mod documentation;
 mod faults;
+mod gcs;
 mod inserts;
 mod interoperability;
 mod keeper;

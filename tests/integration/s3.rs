@@ -1,94 +1,71 @@
-//! The same doors over S3, spoken on a socket.
+//! The same doors over S3.
 
-use apiary_tests::{Bench, Finished, python, repository};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use crate::buckets::{Bucket, a_frame_lives_there, a_large_cell_lives_there};
+use apiary_tests::{BUCKET, BadLink, Bench, Server};
 
-struct Server {
-    child: Child,
-    endpoint: String,
+fn bucket<'a>(server: &Server, bench: &'a Bench, name: &str) -> Bucket<'a> {
+    bucket_at(&server.endpoint, bench, name)
 }
 
-impl Server {
-    fn start() -> Self {
-        let mut child = Command::new(python())
-            .arg(repository().join("tests/python/s3_server.py"))
-            .arg("hives")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped"))
-            .read_line(&mut line)
-            .expect("its address");
-        Self {
-            child,
-            endpoint: line.trim().to_string(),
-        }
-    }
-
-    fn run(&self, bench: &Bench, uri: &str, secret: &str, arguments: &[&str]) -> Finished {
-        let mut command = bench.command(["--storage", uri]);
-        command
-            .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", secret)
-            .stdin(Stdio::null());
-        Finished::of(command.output())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+fn bucket_at<'a>(endpoint: &str, bench: &'a Bench, name: &str) -> Bucket<'a> {
+    Bucket {
+        bench,
+        uri: format!("s3://{name}/home?region=us-east-1&endpoint={endpoint}"),
+        variables: vec![
+            ("AWS_ACCESS_KEY_ID", "test".into()),
+            ("AWS_SECRET_ACCESS_KEY", "sesame".into()),
+        ],
     }
 }
 
 #[test]
 fn a_frame_lives_in_a_bucket() {
-    let (server, bench) = (Server::start(), Bench::new());
-    let uri = format!(
-        "s3://hives/home?region=us-east-1&endpoint={}",
-        server.endpoint
-    );
-    let sql = |text: &str| server.run(&bench, &uri, "sesame", &["sql", "--format", "csv", text]);
-    sql("CREATE TABLE t (id BIGINT, region VARCHAR) PARTITIONED BY (region)").success();
-    sql("INSERT INTO t VALUES (1, 'a b'), (2, 'süd/west'), (3, 'a b')").success();
-    sql("INSERT INTO t SELECT id + 10, region FROM t").success();
-    assert_eq!(
-        sql("SELECT region, count(*) AS n, sum(id) AS s FROM t GROUP BY region ORDER BY region")
-            .success()
-            .stdout,
-        "region,n,s\na b,4,28\nsüd/west,2,14\n"
-    );
-    let shown = server.run(&bench, &uri, "sesame", &["status"]).success();
+    let (server, bench) = (Server::s3(), Bench::new());
+    let bucket = bucket(&server, &bench, BUCKET);
+    a_frame_lives_there(&bucket);
+    a_large_cell_lives_there(&bucket);
+    let shown = bucket.run(&["status"]).success();
     assert!(
         !shown.stdout.contains("sesame") && !shown.stderr.contains("sesame"),
         "{shown:?}"
     );
-    sql("DROP TABLE t PURGE").success();
-    assert_ne!(sql("SELECT * FROM t").code, Some(0));
+}
+
+#[test]
+fn an_answer_that_breaks_again_and_again_is_read_on_from_where_it_broke() {
+    let (server, bench) = (Server::s3(), Bench::new());
+    let straight = bucket(&server, &bench, BUCKET);
+    a_large_cell_lives_there(&straight);
+    let text = "SELECT count(*) AS n, sum(id) AS s, min(x) AS least, max(x) AS most FROM big";
+    let wanted = straight.sql(text);
+
+    // Columns of two megabytes per row group: none ever arrives in one piece.
+    let link = BadLink::to(&server.endpoint, 256 << 10);
+    let broken = bucket_at(&link.endpoint, &bench, BUCKET);
+    let arguments = [
+        "--set",
+        "storage_deadline=10s",
+        "sql",
+        "--format",
+        "csv",
+        text,
+    ];
+    let finished = broken.run(&arguments).success();
+    assert_eq!(finished.stdout, wanted);
+    assert!(link.broken() > 50, "{} connections broke", link.broken());
 }
 
 #[test]
 fn secrets_do_not_belong_into_a_uri_and_a_missing_bucket_is_named() {
-    let (server, bench) = (Server::start(), Bench::new());
-    let uri = format!(
-        "s3://user:sesame@hives/home?region=us-east-1&endpoint={}",
-        server.endpoint
-    );
-    let finished = server.run(&bench, &uri, "sesame", &["sql", "SELECT 1"]);
+    let (server, bench) = (Server::s3(), Bench::new());
+    let mut telling = bucket(&server, &bench, BUCKET);
+    telling.uri = telling.uri.replace("s3://", "s3://user:sesame@");
+    let finished = telling.run(&["sql", "SELECT 1"]);
     assert_ne!(finished.code, Some(0));
     assert!(!finished.stderr.contains("sesame"), "{}", finished.stderr);
 
-    let uri = format!(
-        "s3://no-such-bucket/home?region=us-east-1&endpoint={}",
-        server.endpoint
-    );
-    let finished = server.run(&bench, &uri, "sesame", &["sql", "CREATE TABLE t (x INT)"]);
+    let finished =
+        bucket(&server, &bench, "no-such-bucket").run(&["sql", "CREATE TABLE t (x INT)"]);
     assert_eq!(finished.code, Some(3), "{finished:?}");
     assert!(
         finished.stderr.contains("no-such-bucket"),

@@ -1,4 +1,11 @@
-//! What the integration tests stand on: the real binary, real Python clients, seeded randomness.
+//! What the integration tests stand on: the real binary, real Python clients, storage servers, a bad
+//! link to them, seeded randomness.
+
+mod proxy;
+mod servers;
+
+pub use proxy::BadLink;
+pub use servers::{BUCKET, Server};
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -198,40 +205,44 @@ impl Finished {
 }
 
 /// Python with the clients that read and write Delta tables, in a virtual environment beside the
-/// build artefacts. Made once; tests of several processes wait for each other at a lock file.
+/// build artefacts.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let requirements = repository().join("tests/python/requirements.txt");
-        let wanted = std::fs::read_to_string(&requirements).expect("requirements.txt");
-        let home = node_binary()
-            .parent()
-            .and_then(Path::parent)
-            .expect("a target directory");
-        let environment = home.join("python-clients");
-        let lock = std::fs::File::create(home.join("python-clients.lock")).expect("a lock file");
-        lock.lock().expect("the lock");
-        let marker = environment.join("installed.txt");
+        let environment = artefacts(node_binary()).join("python-clients");
         let python = environment.join("bin/python");
-        if std::fs::read_to_string(&marker).ok().as_deref() != Some(wanted.as_str()) {
-            let _ = std::fs::remove_dir_all(&environment);
+        install_once(&environment, &requirements, || {
             run(Command::new("python3")
                 .args(["-m", "venv"])
                 .arg(&environment));
             run(Command::new(&python)
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    "-r",
-                ])
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(["--disable-pip-version-check", "-r"])
                 .arg(&requirements));
-            std::fs::write(&marker, wanted).expect("the marker");
-        }
+        });
         python
     })
+}
+
+/// The directory above that of a profile: what is in it does not go by the profile.
+fn artefacts(binary: &Path) -> &Path {
+    let found = binary.parent().and_then(Path::parent);
+    found.expect("a target directory")
+}
+
+/// Fills a directory with what a file asks for, unless that has been done. Tests of several processes
+/// wait for each other at a lock file.
+fn install_once(directory: &Path, wanted: &Path, install: impl FnOnce()) {
+    let wanted = std::fs::read_to_string(wanted).expect("what to install");
+    let lock = std::fs::File::create(directory.with_extension("lock")).expect("a lock file");
+    lock.lock().expect("the lock");
+    let marker = directory.join("installed.txt");
+    if std::fs::read_to_string(&marker).ok().as_deref() != Some(wanted.as_str()) {
+        let _ = std::fs::remove_dir_all(directory);
+        install();
+        std::fs::write(&marker, wanted).expect("the marker");
+    }
 }
 
 fn run(command: &mut Command) {

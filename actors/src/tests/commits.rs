@@ -1,6 +1,7 @@
 //! Writes that are dropped, cancelled or lost while they commit.
 
-use super::{cell_count, frame, number, numbers, numbers_schema, settle, slow_node, sql, stream};
+use super::stream;
+use super::{cell_count, frame, number, numbers, numbers_schema, rows, settle, slow_node, sql};
 use crate::{Node, QueryOptions, WriteOptions, WriteReport};
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::sql::{Session, parse};
@@ -152,4 +153,33 @@ async fn only_a_statement_that_changes_names_can_have_an_unknown_outcome() {
         let error = asked.await.expect("no panic").expect_err("lost");
         assert_eq!(error.kind(), expected, "{text}: {error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overwrite_with_a_frames_own_rows_loses_no_append_that_comes_meanwhile() {
+    let mut refused = 0;
+    for pause_ms in 0..80 {
+        let node = slow_node().await;
+        rows(&node, "INSERT INTO t VALUES (1)").await.expect("put");
+        let other = node.clone();
+        let overwriting = tokio::spawn(async move {
+            sql(&other, "INSERT OVERWRITE t SELECT n FROM t")
+                .await
+                .err()
+        });
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        rows(&node, "INSERT INTO t VALUES (77)").await.expect("put");
+        let error = overwriting.await.expect("no panic");
+        if let Some(error) = &error {
+            assert!(matches!(error, Error::Conflict(_)), "{error}");
+            refused += 1;
+        }
+        let found = number(&node, "SELECT count(*) FROM t WHERE n = 77").await;
+        assert_eq!(
+            found.expect("an answer"),
+            1,
+            "after {pause_ms} ms, {error:?}"
+        );
+    }
+    assert!((1..80).contains(&refused), "{refused} were refused");
 }

@@ -6,6 +6,7 @@
 //!
 //! Invariant: what a version ever named is not swept. LEDGER-4 follows from it.
 
+use apiary_protocol::keys::LOG_DIRECTORY;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether an object has not been written to for longer than the sweep age.
@@ -46,6 +47,41 @@ pub fn plan_evidence(
         .collect();
     versions.sort_unstable();
     versions
+}
+
+/// What a maker may have left where its frame was to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unmade {
+    /// Cells that are old enough: path below the location and modification time.
+    pub old: BTreeMap<String, i64>,
+    /// Whether some are not.
+    pub is_young: bool,
+    /// Whether a log is there, which may name them.
+    pub is_in_log: bool,
+}
+
+/// Of what lies there (path below the location and modification time), the cells that came after the
+/// maker's mark and within a sweep age of it: nobody makes a frame for longer.
+pub fn plan_unmade(
+    listed: &BTreeMap<String, i64>,
+    mark_ms: i64,
+    now_ms: i64,
+    sweep_age_ms: i64,
+) -> Unmade {
+    let its_time = mark_ms..=mark_ms.saturating_add(sweep_age_ms);
+    let mut unmade = Unmade::default();
+    for (path, modified_ms) in listed {
+        unmade.is_in_log |= path.split('/').any(|part| part == LOG_DIRECTORY);
+        if !is_cell_path(path) || !its_time.contains(modified_ms) {
+            continue;
+        }
+        if is_old(*modified_ms, now_ms, sweep_age_ms) {
+            unmade.old.insert(path.clone(), *modified_ms);
+        } else {
+            unmade.is_young = true;
+        }
+    }
+    unmade
 }
 
 /// Whether a checkpoint that was due up to `version` is missing.
@@ -111,6 +147,37 @@ mod tests {
                 .collect();
             let swept: BTreeSet<&str> = swept.keys().map(String::as_str).collect();
             assert_eq!(swept, wanted, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_maker_left_the_cells_of_its_time_and_nothing_else() {
+        let plan = |now_ms, paths: &[(&str, i64)]| {
+            let listed = paths.iter().map(|(path, ms)| (path.to_string(), *ms));
+            plan_unmade(&listed.collect(), 500, now_ms, AGE)
+        };
+        let old = |unmade: &Unmade| unmade.old.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(plan(9_000, &[]), Unmade::default());
+        let unmade = plan(
+            9_000,
+            &[
+                ("mine.parquet", 499),
+                ("d=1/a.parquet", 500),
+                ("b.parquet", 1_500),
+                ("later.parquet", 1_501),
+                ("notes.txt", 800),
+            ],
+        );
+        assert_eq!(old(&unmade), ["b.parquet", "d=1/a.parquet"]);
+        assert!(!unmade.is_young && !unmade.is_in_log);
+        let unmade = plan(1_700, &[("a.parquet", 600), ("b.parquet", 800)]);
+        assert_eq!(old(&unmade), ["a.parquet"]);
+        assert!(unmade.is_young);
+        for log in [
+            "_delta_log/00000000000000000000.json",
+            "x/_delta_log/_last_checkpoint",
+        ] {
+            assert!(plan(9_000, &[("a.parquet", 600), (log, 600)]).is_in_log);
         }
     }
 

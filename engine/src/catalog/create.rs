@@ -320,6 +320,15 @@ impl Catalog {
     /// Brings a name to rest: finishes or aborts a creation, and finishes a drop, that somebody left
     /// half done. Gives the live frame of that name, if any.
     pub(super) async fn settle(&self, name: &FrameName) -> Result<Option<FrameEntry>> {
+        self.settle_patiently(name, PATIENCE_POLL).await
+    }
+
+    /// As [`Self::settle`], with longer pauses between the polls of a creation that is under way.
+    pub(super) async fn settle_patiently(
+        &self,
+        name: &FrameName,
+        poll: Duration,
+    ) -> Result<Option<FrameEntry>> {
         let mut watched = None;
         let mut polls = 0;
         loop {
@@ -349,7 +358,7 @@ impl Catalog {
                     polls += 1;
                     let random = f64::from(u32::from_le_bytes(self.host.entropy.bytes()));
                     let part = 0.5 + 0.5 * random / f64::from(u32::MAX);
-                    tokio::time::sleep(PATIENCE_POLL.mul_f64(part)).await;
+                    tokio::time::sleep(poll.mul_f64(part)).await;
                 }
             }
         }
@@ -372,6 +381,10 @@ impl Catalog {
 }
 
 impl NewFrame {
+    pub fn id(&self) -> FrameId {
+        self.id
+    }
+
     /// The reservation of the place; `None` when it is not to be had any more.
     fn reserve(
         &self,

@@ -8,23 +8,27 @@
 //! Frames are made and dropped in several steps, each of which is one create. Between two steps a
 //! record says what is half done, and whoever next asks for that name finishes it, or aborts it when
 //! its maker has not got on for a while:
-//! - create: reserve (creating) → version 0 of the ledger → live;
+//! - create: reserve (creating) → version 0 of the ledger → live; one that is made from rows has a mark
+//!   under `_making/` while they are uploaded before that;
 //! - drop: hide (dropping) → marker in the ledger, so that writers in flight conflict → name free,
 //!   with purge: remembered as `purging` → ledger fenced, data deleted → forgotten.
 //!
 //! What it never does: take *not found* for empty where something must be, trim or change a version,
-//! delete anything of an attached table, list anything but the registry and one frame's location.
+//! delete anything of an attached table, list anything but the registry, the
+//! marks of frames in the making and one frame's location.
 //!
 //! Invariants: registry versions are dense; a location belongs to one frame for ever.
 
 mod change;
 mod create;
 mod keep;
+mod making;
 mod purge;
 mod remove;
 mod view;
 
 pub use create::NewFrame;
+pub use making::Abandoned;
 pub use view::{FrameEntry, RegistryView};
 
 use crate::error::{Error, Result};

@@ -74,6 +74,8 @@ impl Catalog {
             .buffer_unordered(REQUESTS_MAX)
             .try_collect::<()>()
             .await?;
+        // From then on nothing leads to it, and what a power cut brought back would stay.
+        self.meadow.sync_deletions(location).await?;
         self.change(|registry| match registry.apply_purged(location) {
             Some(next) => Ok(Step::Write(next, ())),
             None => Ok(Step::Done(())),

@@ -23,8 +23,11 @@ pub(super) struct Footprint {
     protocol_changed: bool,
     metadata_changed: bool,
     dropped: bool,
-    /// A cell with new data, unless the commit is a blind append.
+    /// A cell with new data.
     added: Option<String>,
+    /// Added cells and depended on nothing, so that it may be ordered after what was computed without
+    /// them.
+    blind: bool,
     /// Removed cells, shared with the snapshot.
     removed: Vec<ByKey<Arc<Tombstone>>>,
     app_ids: Vec<String>,
@@ -40,10 +43,10 @@ impl Footprint {
             metadata_changed: false,
             dropped: false,
             added: None,
+            blind: commit.is_blind_append && removed.is_empty(),
             removed,
             app_ids: Vec::new(),
         };
-        let blind = commit.is_blind_append && footprint.removed.is_empty();
         for action in &commit.actions {
             match action {
                 Action::Protocol(_) => footprint.protocol_changed = true,
@@ -51,7 +54,7 @@ impl Footprint {
                     footprint.metadata_changed = true;
                     footprint.dropped = is_dropped(metadata);
                 }
-                Action::Add(add) if add.data_change && !blind && footprint.added.is_none() => {
+                Action::Add(add) if add.data_change && footprint.added.is_none() => {
                     footprint.added = Some(add.path.clone());
                 }
                 Action::Txn(txn) => footprint.app_ids.push(txn.app_id.clone()),
@@ -88,6 +91,7 @@ pub(super) struct Dependencies {
     cells: BTreeSet<Identity>,
     removes: BTreeSet<Identity>,
     changes_data: bool,
+    replaces_all: bool,
     app_id: Option<String>,
 }
 
@@ -117,6 +121,7 @@ impl Dependencies {
             cells,
             removes: removes.collect(),
             changes_data,
+            replaces_all: intent.replaces_all,
             app_id: intent.txn.as_ref().map(|(app_id, _)| app_id.clone()),
         }
     }
@@ -148,9 +153,11 @@ impl Dependencies {
                 });
             }
         }
-        // What only rearranges rows does not care for new ones.
+        // What only rearranges rows does not care for new ones, and what came blindly may be ordered
+        // after this; but not when this removes it.
+        let may_be_later = winner.blind && !self.replaces_all;
         match &winner.added {
-            Some(path) if self.reads_anything && self.changes_data => {
+            Some(path) if self.reads_anything && self.changes_data && !may_be_later => {
                 return Err(Conflict::ConcurrentAppend {
                     version,
                     path: path.clone(),

@@ -57,6 +57,24 @@ impl Ledger {
         })
     }
 
+    /// Of cells that are old enough (path below the location and modification time) those that no
+    /// version ever named. `listed` is all that lies at the location, from before. Where the log does
+    /// not say that its frame was dropped although it must, there are none: it is somebody's table.
+    pub async fn unnamed(
+        &self,
+        mut candidates: BTreeMap<String, i64>,
+        listed: &[ObjectMeta],
+        sweep_age_ms: i64,
+        must_be_dropped: bool,
+    ) -> Result<Vec<String>> {
+        let snapshot = self.load().await?;
+        if must_be_dropped && !snapshot.is_dropped() {
+            return Ok(Vec::new());
+        }
+        snapshot.forget_named(&mut candidates);
+        self.never_named(candidates, listed, sweep_age_ms).await
+    }
+
     fn missing_checkpoint(&self, listed: &[ObjectMeta], version: u64) -> bool {
         let prefix = keys::log_prefix(&self.location);
         let listing = Listing::parse(

@@ -24,7 +24,7 @@ const READ_AHEAD: usize = 8;
 const READ_AHEAD_BYTES: u64 = 6 << 20;
 
 /// A hint is a line; more is not one.
-const HINT_BYTES_MAX: usize = 1 << 20;
+const HINT_BYTES_MAX: u64 = 1 << 20;
 
 /// What a log holds, by a listing.
 #[derive(Debug, Default, PartialEq)]
@@ -266,12 +266,11 @@ impl Ledger {
     /// The hint when there is a sane one. It is only a hint: damage to it costs a listing.
     pub(super) async fn read_hint(&self) -> Result<Option<Hint>> {
         let key = keys::last_checkpoint(&self.location);
-        let Some(bytes) = self.meadow.get(&key).await? else {
-            return Ok(None);
-        };
-        let hint = match bytes.len() <= HINT_BYTES_MAX {
-            true => serde_json::from_slice::<Hint>(&bytes).ok(),
-            false => None,
+        let hint = match self.meadow.get_at_most(&key, HINT_BYTES_MAX).await {
+            Ok(Some(bytes)) => serde_json::from_slice::<Hint>(&bytes).ok(),
+            Ok(None) => return Ok(None),
+            Err(Error::Corrupt { .. }) => None,
+            Err(error) => return Err(error),
         };
         if hint.is_none() {
             tracing::warn!(key, "the hint is not valid and is ignored");

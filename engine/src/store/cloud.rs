@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
 use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::SpawnedReqwestConnector;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::multipart::MultipartStore;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 use std::sync::Arc;
 use url::{Host as UrlHost, Url};
 
@@ -58,6 +58,12 @@ fn variables<'a>(settings: &'a Settings, prefix: &str) -> Vec<(String, &'a str)>
     all.filter(|(name, _)| name.starts_with(prefix))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
         .collect()
+}
+
+/// As `object_store` reads flags.
+fn says_yes(value: Option<String>) -> bool {
+    let value = value.unwrap_or_default().to_ascii_lowercase();
+    ["1", "true", "on", "yes", "y"].contains(&&*value)
 }
 
 fn failed(bucket: &Bucket, error: object_store::Error) -> Error {
@@ -166,6 +172,13 @@ fn open_google(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<Open
     if let Some((endpoint, _)) = endpoint {
         builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
     }
+    if says_yes(builder.get_config_value(&GoogleConfigKey::SkipSignature)) {
+        // Without any, the library would still ask for a token before each write.
+        let nobody = GcpCredential {
+            bearer: String::new(),
+        };
+        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
+    }
     let store = builder
         .with_bucket_name(&bucket.name)
         .with_retry(no_retry())
@@ -175,12 +188,20 @@ fn open_google(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<Open
     Ok(prefixed(store, bucket))
 }
 
+/// What Azure's own command line calls things, and the library.
+const AZURE_CLI_NAMES: [(&str, &str); 2] = [
+    ("azure_storage_account", "azure_storage_account_name"),
+    ("azure_storage_key", "azure_storage_account_key"),
+];
+
 fn open_azure(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<Opened> {
     let names = ["AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"];
     let endpoint = endpoint_of(bucket, settings, &names, "AZURE_ALLOW_HTTP")?;
     let is_plain = endpoint.as_ref().is_some_and(|(_, is_plain)| *is_plain);
     let mut builder = MicrosoftAzureBuilder::new().with_client_options(options(settings, is_plain));
     for (name, value) in variables(settings, "AZURE_") {
+        let known_as = AZURE_CLI_NAMES.iter().find(|(cli, _)| *cli == name);
+        let name = known_as.map_or(&*name, |(_, library)| library);
         if let Ok(key) = name.parse() {
             builder = builder.with_config(key, value);
         }
@@ -189,6 +210,13 @@ fn open_azure(bucket: &Bucket, host: &Host, settings: &Settings) -> Result<Opene
         builder = builder.with_account(account);
     }
     if let Some((endpoint, is_plain)) = endpoint {
+        if says_yes(builder.get_config_value(&AzureConfigKey::UseEmulator)) {
+            return Err(Error::rejected(
+                "AZURE_STORAGE_USE_EMULATOR stands for http://127.0.0.1:10000 and goes with no other \
+                 endpoint; leave it out, and let the endpoint end with the account, as in \
+                 http://127.0.0.1:10001/devstoreaccount1",
+            ));
+        }
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').into());
         builder = builder.with_allow_http(is_plain);
     }

@@ -5,6 +5,7 @@
 //! create-if-absent is refused. What it never does: list the whole store, trust `AlreadyExists`,
 //! put a secret into a message.
 
+mod body;
 mod cloud;
 mod create;
 mod local;
@@ -22,6 +23,7 @@ mod upload;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
+use body::Read;
 use bytes::Bytes;
 use local::{LocalFailure, LocalStore};
 use object_store::memory::InMemory;
@@ -33,7 +35,7 @@ use open::Place;
 use pace::Pace;
 use parking_lot::Mutex;
 use retry::Retry;
-use rooted::{Counters, Rooted, Whole};
+use rooted::{Counters, Rooted};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -190,18 +192,19 @@ impl Meadow {
     /// The whole object; `None` only when the store says it is not there. Retries inside the deadline.
     /// `Corrupt` when it has more than a gigabyte.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.get_at_most(key, WHOLE_OBJECT_BYTES_MAX).await
+    }
+
+    /// As [`Self::get`]; `Corrupt` when it has more bytes, which are not read then.
+    pub async fn get_at_most(&self, key: &str, bytes_max: u64) -> Result<Option<Bytes>> {
         self.turn().await;
-        match self
-            .rooted
-            .read_whole(&path_of(key)?, WHOLE_OBJECT_BYTES_MAX)
-            .await
-        {
-            Ok(Whole::Bytes(bytes)) => Ok(Some(bytes)),
-            Ok(Whole::TooLarge(size_bytes)) => Err(Error::corrupt(
+        let (path, whole) = (path_of(key)?, GetOptions::default());
+        match self.rooted.read(&path, &whole, bytes_max).await {
+            Ok(Read::Whole(body)) => Ok(Some(body.into_bytes())),
+            Ok(Read::TooLarge(size_bytes)) => Err(Error::corrupt(
                 key,
                 format!(
-                    "it has {size_bytes} bytes, and nothing that is read whole has more than \
-                     {WHOLE_OBJECT_BYTES_MAX}"
+                    "it has {size_bytes} bytes, and nothing of its kind has more than {bytes_max}"
                 ),
             )),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -332,6 +335,16 @@ impl Meadow {
         self.turn().await;
         let result = self.rooted.remove(&path_of(key)?).await;
         result.map_err(|error| store_error("deleting", key, error))
+    }
+
+    /// Makes deletions under a prefix survive a power cut, where they do not by themselves: for those
+    /// that something else is going to rely on.
+    pub async fn sync_deletions(&self, prefix: &str) -> Result<()> {
+        let Some(local) = &self.local else {
+            return Ok(());
+        };
+        let synced = local.sync_deletions(&path_of(prefix)?).await;
+        synced.map_err(|error| store_error("syncing", prefix, error))
     }
 
     pub fn requests(&self) -> RequestCounts {

@@ -49,6 +49,26 @@ impl Retry {
         }
     }
 
+    /// Runs `attempt` until it succeeds, fails for good, or fails after the deadline: for what has
+    /// deadlines within and may take longer as long as it gets on.
+    pub async fn begin_within<T, A>(&self, mut attempt: impl FnMut() -> A) -> Result<T>
+    where
+        A: Future<Output = Result<T>>,
+    {
+        let started = tokio::time::Instant::now();
+        let mut tries = 0;
+        loop {
+            match attempt().await {
+                Err(error) if is_transient(&error) && started.elapsed() < self.deadline => {
+                    tracing::debug!(%error, tries, "storage request failed, trying again");
+                }
+                result => return result,
+            }
+            tokio::time::sleep(self.pause(tries)).await;
+            tries += 1;
+        }
+    }
+
     /// One attempt inside the deadline: for what must not be repeated blindly.
     pub async fn once<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
         match tokio::time::timeout(self.deadline, attempt).await {

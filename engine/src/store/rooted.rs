@@ -1,9 +1,10 @@
 //! The store that everybody reads and writes through: counts requests and retries what is safe.
 //!
-//! A ranged get is read whole inside its retry, because a body can break as a request can. A
-//! conditional write is attempted once.
+//! A ranged get is read whole inside its retry, because a body can break as a request can (see
+//! `body`). A conditional write is attempted once.
 
 use super::RequestCounts;
+use super::body::Read;
 use super::retry::Retry;
 use super::upload::{CountedUpload, RetriedUpload};
 use async_trait::async_trait;
@@ -65,13 +66,6 @@ pub(super) struct Rooted {
     pub gap_bytes: u64,
 }
 
-/// An object that was asked for whole.
-pub(super) enum Whole {
-    Bytes(Bytes),
-    /// It has more bytes than the caller would take: this many.
-    TooLarge(u64),
-}
-
 impl fmt::Debug for Rooted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rooted")
@@ -87,22 +81,6 @@ impl fmt::Display for Rooted {
 }
 
 impl Rooted {
-    /// The whole object, body inside the retry; refuses one that is larger than `bytes_max`.
-    pub async fn read_whole(&self, path: &Path, bytes_max: u64) -> Result<Whole> {
-        self.retry
-            .run(|| async {
-                add(&self.counters.get_count, 1);
-                let result = self.inner.get_opts(path, GetOptions::default()).await?;
-                if result.meta.size > bytes_max {
-                    return Ok(Whole::TooLarge(result.meta.size));
-                }
-                let bytes = result.bytes().await?;
-                add(&self.counters.read_bytes, bytes.len() as u64);
-                Ok(Whole::Bytes(bytes))
-            })
-            .await
-    }
-
     /// One attempt to create, counted and inside the deadline.
     pub async fn try_create(&self, path: &Path, body: PutPayload) -> Result<PutResult> {
         self.count_put(&body);
@@ -111,22 +89,27 @@ impl Rooted {
             .await
     }
 
-    /// Objects under a prefix, all pages inside the retry, sorted by key.
+    /// Objects under a prefix, sorted by key. However many pages there are, each has the deadline for
+    /// itself; a listing that broke is begun anew as long as the deadline of the first has not passed.
     pub async fn list_sorted(
         &self,
         prefix: Option<&Path>,
         after: Option<&Path>,
     ) -> Result<Vec<ObjectMeta>> {
-        let mut found = self
-            .retry
-            .run(|| async {
-                let stream = match after {
-                    Some(after) => self.list_with_offset(prefix, after),
-                    None => self.list(prefix),
-                };
-                stream.try_collect::<Vec<_>>().await
-            })
-            .await?;
+        let attempt = || async {
+            let mut stream = match after {
+                Some(after) => self.list_with_offset(prefix, after),
+                None => self.list(prefix),
+            };
+            let mut found = Vec::new();
+            while let Some(object) = self.retry.once(stream.try_next()).await? {
+                found.push(object);
+            }
+            Ok(found)
+        };
+        let mut found: Vec<ObjectMeta> = self.retry.begin_within(attempt).await?;
+        // Some stores know no offset and list from the beginning.
+        found.retain(|meta| after.is_none_or(|after| meta.location > *after));
         found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         Ok(found)
     }
@@ -141,6 +124,20 @@ impl Rooted {
                 }
             })
             .await
+    }
+
+    /// An answer whose body, if there is one, the caller streams: it ends where it breaks.
+    async fn begin(&self, location: &Path, options: &GetOptions) -> Result<GetResult> {
+        let kind = match options.head {
+            true => &self.counters.head_count,
+            false => &self.counters.get_count,
+        };
+        let attempt = || {
+            add(kind, 1);
+            self.inner.get_opts(location, options.clone())
+        };
+        let result = self.retry.run(attempt).await?;
+        Ok(self.count_body(result))
     }
 
     /// Counts the bytes of a body that the caller streams.
@@ -225,30 +222,22 @@ impl ObjectStore for Rooted {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.retry
-            .run(|| async {
-                let kind = match options.head {
-                    true => &self.counters.head_count,
-                    false => &self.counters.get_count,
-                };
-                add(kind, 1);
-                let result = self.inner.get_opts(location, options.clone()).await?;
-                if options.range.is_none() || options.head {
-                    return Ok(self.count_body(result));
-                }
-                let (meta, range) = (result.meta.clone(), result.range.clone());
-                let attributes = result.attributes.clone();
-                let bytes = result.bytes().await?;
-                add(&self.counters.read_bytes, bytes.len() as u64);
-                let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
-                Ok(GetResult {
-                    payload,
-                    meta,
-                    range,
-                    attributes,
-                })
-            })
-            .await
+        if options.head || options.range.is_none() {
+            return self.begin(location, &options).await;
+        }
+        match self.read(location, &options, u64::MAX).await? {
+            Read::Whole(body) => Ok(GetResult {
+                meta: body.meta.clone(),
+                range: body.range.clone(),
+                attributes: body.attributes.clone(),
+                payload: GetResultPayload::Stream(
+                    futures::stream::iter([Ok(body.into_bytes())]).boxed(),
+                ),
+            }),
+            Read::TooLarge(size_bytes) => Err(object_store::Error::NotSupported {
+                source: format!("{location} has {size_bytes} bytes").into(),
+            }),
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -1,10 +1,11 @@
 //! One behaviour over every store, and what is left of it when the store fails.
 
-use super::testing::{Fault, FaultyStore};
+use super::testing::{Fault, Faults, FaultyStore};
 use super::*;
 use crate::error::ErrorKind;
 use crate::host::testing::{SeededEntropy, host, threaded_host};
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{GetOptions, GetRange, PutMode};
 use tempfile::TempDir;
 
@@ -257,11 +258,50 @@ async fn a_read_that_fails_for_the_moment_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_breaks_off_is_asked_for_again() {
+async fn an_answer_that_keeps_breaking_off_is_read_on_and_nothing_is_read_twice() {
     let (store, meadow) = faulty();
+    let body: Bytes = (0..4000u32).flat_map(u32::to_le_bytes).collect();
+    meadow.put("k", body.clone()).await.unwrap();
+    store.fail_gets([Fault::Broken; 8]);
+    assert_eq!(meadow.get("k").await.unwrap(), Some(body.clone()));
+    assert_eq!(meadow.requests().read_bytes, 16_000);
+    store.fail_gets([Fault::Broken, Fault::Before, Fault::Broken]);
+    let key = Path::from("k");
+    let range = meadow.object_store().get_range(&key, 1000..9000);
+    assert_eq!(range.await.unwrap(), body.slice(1000..9000));
+    assert_eq!(meadow.requests().read_bytes, 24_000);
+}
+
+/// Breaks the first answer and replaces the object before the second request.
+#[derive(Debug)]
+struct Replacing(Arc<InMemory>, std::sync::atomic::AtomicUsize);
+
+impl Faults for Replacing {
+    fn on_put(&self, _: &Path, _: &PutMode) -> Fault {
+        Fault::None
+    }
+
+    fn on_get(&self, path: &Path) -> Fault {
+        match self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => return Fault::Broken,
+            1 => {
+                let put = self.0.put(path, bytes("other").into()).now_or_never();
+                put.expect("at once").unwrap();
+            }
+            _ => {}
+        }
+        Fault::None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn halves_of_two_objects_are_never_put_together() {
+    let inner = Arc::new(InMemory::new());
+    let faults = Replacing(Arc::clone(&inner), Default::default());
+    let store = FaultyStore::with(inner, faults);
+    let meadow = Meadow::over(Arc::new(store), "faulty", &host(), &settings());
     meadow.put("k", bytes("value")).await.unwrap();
-    store.fail_gets([Fault::Broken]);
-    assert_eq!(meadow.get("k").await.unwrap(), Some(bytes("value")));
+    assert_eq!(meadow.get("k").await.unwrap(), Some(bytes("other")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,6 +324,32 @@ async fn a_store_that_stays_away_fails_at_the_deadline() {
     assert_eq!(error.kind(), ErrorKind::Retry);
     let late = before.elapsed() - settings().storage_deadline();
     assert!(late < std::time::Duration::from_millis(5), "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_may_take_longer_than_one_request_and_no_page_may() {
+    let slow = |wait_list_per_entry| {
+        let config = ThrottleConfig {
+            wait_list_per_entry,
+            ..ThrottleConfig::default()
+        };
+        let store = ThrottledStore::new(InMemory::new(), config);
+        Meadow::over(Arc::new(store), "slow", &host(), &settings())
+    };
+    let deadline = settings().storage_deadline();
+    let meadow = slow(deadline / 4);
+    for key in 0..20 {
+        meadow
+            .put(&format!("p/{key:02}"), bytes("x"))
+            .await
+            .unwrap();
+    }
+    assert_eq!(keys(&meadow, "p", None).await.len(), 20);
+    let stuck = slow(deadline * 2);
+    stuck.put("p/1", bytes("x")).await.unwrap();
+    let before = tokio::time::Instant::now();
+    assert!(stuck.list("p", None).await.is_err());
+    assert!(before.elapsed() < deadline * 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,6 +500,27 @@ async fn opening_a_bucket_shows_no_secret() {
         .variables
         .insert("AWS_ENDPOINT_URL".into(), "http://far.example".into());
     assert!(Meadow::open("s3://bucket", &host(), &settings).is_err());
+}
+
+#[tokio::test]
+async fn an_emulator_of_azure_has_one_address() {
+    let open = |variables: &[(&str, &str)]| {
+        let mut settings = settings();
+        let owned = variables
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()));
+        settings.storage.variables.extend(owned);
+        Meadow::open("az://box/p", &host(), &settings)
+    };
+    let emulator = ("AZURE_STORAGE_USE_EMULATOR", "true");
+    let endpoint = (
+        "AZURE_STORAGE_ENDPOINT",
+        "http://127.0.0.1:1/devstoreaccount1",
+    );
+    assert!(open(&[emulator]).is_ok());
+    let error = open(&[emulator, endpoint]).unwrap_err();
+    assert!(error.to_string().contains("no other endpoint"), "{error}");
+    assert!(open(&[("AZURE_STORAGE_ACCOUNT", "farm"), endpoint]).is_ok());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::workload::rows::{self, Row};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A live cell as the log names it and as it was found.
 #[derive(Debug)]
@@ -22,6 +22,23 @@ pub struct FrameReading {
     pub versions: BTreeMap<u64, u32>,
     pub cells: BTreeMap<String, CellReading>,
     pub rows: Vec<Row>,
+}
+
+/// Keys of the cells that some version of some frame names, whether they are there or not.
+pub fn ever_named(objects: &BTreeMap<String, Bytes>) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (key, body) in objects {
+        let Some((location, _)) = key.split_once("/_delta_log/") else {
+            continue;
+        };
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        for line in text.lines() {
+            let action: Value = serde_json::from_str(line).unwrap_or_default();
+            let path = action["add"]["path"].as_str();
+            named.extend(path.map(|path| format!("{location}/{path}")));
+        }
+    }
+    named
 }
 
 /// Reads the frame at a location. `objects` are all objects by key.

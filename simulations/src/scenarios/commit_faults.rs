@@ -1,9 +1,10 @@
 //! Three nodes on one object store that errs before and after the effect, loses replies, refuses
 //! creates with nothing written and throttles; nodes crash and come back. Then the faults stop, all
-//! writers must finish, and every write must be in the frame exactly once.
+//! writers must finish, and every write must be in the frame exactly once. At the end one node lives on
+//! until everything that crashes left is swept.
 
 use super::node;
-use crate::checkers::{self, keeper_1, ledger_1};
+use crate::checkers::{self, keeper_1, ledger_1, reader};
 use crate::clock::SimClock;
 use crate::host::Hardware;
 use crate::object_store::{Faults, SimStore};
@@ -75,7 +76,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
 fn settings(storage_deadline_ms: u64) -> Settings {
     Settings {
         storage_deadline_ms,
-        ..node::settings()
+        ..node::sweeping_settings()
     }
 }
 
@@ -109,7 +110,8 @@ fn prepare(world: &mut World) -> Result<(), String> {
     let computer = world.computer("maker", Hardware::default());
     let running = world.start(&computer).map_err(|error| error.to_string())?;
     let made = running.block_on(async {
-        let started = node::start_on_store(&world.store, &running.host, node::settings()).await?;
+        let started =
+            node::start_on_store(&world.store, &running.host, node::sweeping_settings()).await?;
         client::execute(&started, CREATE_FRAME).await?;
         started.shutdown().await
     });
@@ -200,7 +202,7 @@ fn finish(world: &mut World, model: &Model) -> Result<(), String> {
     let running = world.start(&computer).map_err(|error| error.to_string())?;
     running.block_on(async {
         let violation = |error: apiary_engine::Error| error.to_string();
-        let started = node::start_on_store(&world.store, &running.host, node::settings())
+        let started = node::start_on_store(&world.store, &running.host, node::sweeping_settings())
             .await
             .map_err(violation)?;
         let objects = world
@@ -215,21 +217,33 @@ fn finish(world: &mut World, model: &Model) -> Result<(), String> {
             .await
             .map_err(violation)?;
         model.with(|writes| checkers::check_rows(writes, &rows))?;
-        started.shutdown().await.map_err(violation)?;
         world
             .trace
             .count("batches_at_the_end", model.acknowledged_count() as u64);
-        let crashed = world.trace.coverage().contains_key("crashes");
-        let objects = world
+        check_house(world).await?;
+        started.shutdown().await.map_err(violation)?;
+        let left = world
             .store
             .objects()
             .await
             .map_err(|error| error.to_string())?;
-        // What a crash leaves there is swept later than this scenario lasts.
-        if crashed {
-            Ok(())
-        } else {
-            keeper_1::check(objects.keys().map(String::as_str))
-        }
+        keeper_1::check(left.keys().map(String::as_str))
     })
+}
+
+/// Lets the node live on past every age of sweeping.
+async fn check_house(world: &World) -> Result<(), String> {
+    let failed = |error: object_store::Error| error.to_string();
+    let named = reader::ever_named(&world.store.objects().await.map_err(failed)?);
+    let before = world.store.ages().await.map_err(failed)?;
+    let limits = node::limits();
+    tokio::time::sleep(limits.cells).await;
+    let after = world.store.ages().await.map_err(failed)?;
+    let swept = before
+        .keys()
+        .filter(|key| !after.contains_key(*key))
+        .count();
+    world.trace.count("objects_swept", swept as u64);
+    let ages = after.iter().map(|(key, age)| (key.as_str(), *age));
+    keeper_1::check_ages(ages, &named, limits)
 }

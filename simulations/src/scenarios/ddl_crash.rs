@@ -1,8 +1,9 @@
 //! Frames are created, filled, dropped, purged and made anew on a disk whose power goes at any step.
 //! What was acknowledged holds; whatever was left half done, the next node finishes or aborts, so that
-//! a name can always be used again.
+//! a name can always be used again. The last node lives on until all that makers left is swept.
 
 use super::node;
+use crate::checkers::{keeper_1, reader};
 use crate::host::Hardware;
 use crate::rng::Rng;
 use crate::workload::client;
@@ -61,12 +62,31 @@ pub fn run(world: &mut World) -> Result<(), String> {
             one(&mut story, &running, &started, name, false).await?;
         }
         check(&mut story, &running, &started).await?;
+        check_house(&story, &running).await?;
+        check(&mut story, &running, &started).await?;
         started.shutdown().await.map_err(|error| error.to_string())
     })
 }
 
+/// Lets the node live on past every age of sweeping.
+async fn check_house(story: &Story, running: &Running) -> Result<(), String> {
+    let named = reader::ever_named(&node::objects_on_disk(&story.computer));
+    let before = node::ages_on_disk(&story.computer);
+    let limits = node::limits();
+    tokio::time::sleep(limits.cells).await;
+    let after = node::ages_on_disk(&story.computer);
+    let swept = |prefix: &str| {
+        let gone = before.keys().filter(|key| !after.contains_key(*key));
+        gone.filter(|key| key.starts_with(prefix)).count() as u64
+    };
+    running.trace().count("marks_swept", swept("_making/"));
+    running.trace().count("cells_swept", swept("default/"));
+    let ages = after.iter().map(|(key, age)| (key.as_str(), *age));
+    keeper_1::check_ages(ages, &named, limits)
+}
+
 async fn start(running: &Running) -> Result<Node, String> {
-    let started = node::start_on_disk(&running.host, node::settings()).await;
+    let started = node::start_on_disk(&running.host, node::sweeping_settings()).await;
     started.map_err(|error| format!("start: {error}"))
 }
 

@@ -1,5 +1,6 @@
 //! Starting the real node on a simulated computer.
 
+use crate::checkers::keeper_1::Limits;
 use crate::checkers::reader::{self, FrameReading};
 use crate::object_store::SimStore;
 use crate::trace::Trace;
@@ -14,9 +15,15 @@ use apiary_protocol::names::FrameName;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Where the meadow lies on a simulated disk.
 const MEADOW_DIRECTORY: &str = "/meadow";
+
+const SWEEP_AGE: Duration = Duration::from_secs(2 * 3_600);
+/// Time for the looks that everything in these scenarios takes: each kill may leave a mark, and the
+/// Keeper, who looks every ten minutes, takes one at every second look.
+const KEEPER_LOOKS: Duration = Duration::from_secs(8 * 3_600);
 
 /// Small enough that checkpoints and cuts of cells happen in a short run.
 pub fn settings() -> Settings {
@@ -24,6 +31,23 @@ pub fn settings() -> Settings {
         checkpoint_interval: 7,
         bees: Some(2),
         ..Settings::default()
+    }
+}
+
+/// With an age of sweeping that a simulation can wait for.
+pub fn sweeping_settings() -> Settings {
+    Settings {
+        sweep_age_ms: SWEEP_AGE.as_millis() as u64,
+        ..settings()
+    }
+}
+
+/// How old things become while a node with [`sweeping_settings`] lives: heartbeats are swept after an
+/// hour, and the Keeper takes its time.
+pub fn limits() -> Limits {
+    Limits {
+        swarm: Duration::from_secs(3_600) + KEEPER_LOOKS,
+        cells: SWEEP_AGE + KEEPER_LOOKS,
     }
 }
 
@@ -42,16 +66,24 @@ pub async fn start_on_store(store: &SimStore, host: &Host, settings: Settings) -
 
 /// All objects of a meadow on a disk, by key.
 pub fn objects_on_disk(computer: &Computer) -> BTreeMap<String, Bytes> {
-    let key = |path: &Path| {
-        let relative = path.strip_prefix(MEADOW_DIRECTORY).ok()?;
-        relative.to_str().map(str::to_string)
-    };
     computer
         .disk
         .files()
         .into_iter()
-        .filter_map(|(path, body)| Some((key(&path)?, body)))
+        .filter_map(|(path, body)| Some((key_of(&path)?, body)))
         .collect()
+}
+
+/// How long ago the objects of a meadow on a disk were written, by key.
+pub fn ages_on_disk(computer: &Computer) -> BTreeMap<String, Duration> {
+    let ages = computer.disk.ages().into_iter();
+    ages.filter_map(|(path, age)| Some((key_of(&path)?, age)))
+        .collect()
+}
+
+fn key_of(path: &Path) -> Option<String> {
+    let relative = path.strip_prefix(MEADOW_DIRECTORY).ok()?;
+    relative.to_str().map(str::to_string)
 }
 
 /// Where the node says that the clients' frame lies.

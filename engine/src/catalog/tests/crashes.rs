@@ -4,7 +4,6 @@ use super::frames::append;
 use super::reins::Reins;
 use super::*;
 use crate::ledger::Snapshot;
-use apiary_protocol::delta::Add;
 
 /// More than any flow here needs.
 const REQUESTS_MAX: u64 = 60;

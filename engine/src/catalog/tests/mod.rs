@@ -1,12 +1,14 @@
 mod crashes;
 mod frames;
 mod heads;
+mod making;
 mod races;
 mod reins;
 
 use super::*;
 use crate::host::testing::host_with_seed;
 use crate::schema::FrameSchema;
+use apiary_protocol::delta::Add;
 use apiary_protocol::ids::FrameId;
 use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;

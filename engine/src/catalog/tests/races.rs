@@ -3,7 +3,7 @@
 use super::reins::Reins;
 use super::*;
 use crate::host::testing::SeededEntropy;
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 
 const DELAY_MS: u64 = 20;
 
@@ -14,6 +14,26 @@ fn nodes(store: &Store, count: u64, seed: u64) -> Vec<Catalog> {
             catalog(&Reins::slow(store, DELAY_MS, seed), seed)
         })
         .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_is_slow_is_not_aborted_by_who_keeps_house() -> Result<()> {
+    let store = memory();
+    // Each request takes longer than somebody who wants the name would watch.
+    let maker = catalog(&Reins::slow(&store, 20_000, 1), 1);
+    let keeper = catalog(&store, 2);
+    let (t, schema) = (frame("t"), schema());
+    let mut making = std::pin::pin!(maker.create_frame(&t, &schema, false));
+    let made = loop {
+        let kept = std::pin::pin!(keeper.finish_half_done());
+        match select(&mut making, kept).await {
+            Either::Left((made, _)) => break made?,
+            Either::Right((kept, _)) => drop(kept?),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    };
+    assert_eq!(made.0.location, "default/default/t");
+    Ok(())
 }
 
 /// Actors spawn these.

@@ -212,6 +212,13 @@ fn an_insert_select(ledger: &Ledger, _: &Snapshot) -> Intent {
     }
 }
 
+fn an_overwrite_of_what_it_read(ledger: &Ledger, snapshot: &Snapshot) -> Intent {
+    Intent {
+        replaces_all: true,
+        ..an_insert_select(ledger, snapshot)
+    }
+}
+
 fn a_drop(ledger: &Ledger, snapshot: &Snapshot) -> Intent {
     let mut metadata = (*snapshot.metadata).clone();
     metadata
@@ -269,6 +276,16 @@ async fn what_was_computed_from_the_table_conflicts_with_changes_of_it() {
     assert_eq!(race(an_append, an_insert_select).await, "a b s x");
     // A rewrite of the same rows changes nothing that was read.
     assert_eq!(race(a_compaction, an_insert_select).await, "ab s");
+}
+
+/// It would remove rows that it never saw, and that were acknowledged.
+#[tokio::test]
+async fn an_overwrite_with_what_was_read_from_the_table_conflicts_with_every_append() {
+    for append in [an_append, an_insert_select] {
+        let late = race(append, an_overwrite_of_what_it_read).await;
+        assert_eq!(late, "ConcurrentAppend");
+    }
+    assert_eq!(race(a_compaction, an_overwrite_of_what_it_read).await, "s");
 }
 
 #[tokio::test]

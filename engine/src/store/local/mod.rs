@@ -101,6 +101,12 @@ impl LocalStore {
         })?
     }
 
+    /// Makes deletions below a prefix durable.
+    pub async fn sync_deletions(&self, prefix: &Path) -> Result<()> {
+        let prefix = prefix.clone();
+        self.run(move |disk| disk.sync_tree(&prefix)).await
+    }
+
     /// Removes what crashed writers left in staging. A file that was written to within the sweep age
     /// may belong to a running upload of another process and stays.
     pub async fn sweep(&self, sweep_age: Duration) -> Result<()> {

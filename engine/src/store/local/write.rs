@@ -214,8 +214,28 @@ impl Disk {
         }
     }
 
+    /// Syncs all directories from a prefix downward.
+    pub fn sync_tree(&self, prefix: &Path) -> Result<()> {
+        if !self.is_durable(prefix) {
+            return Ok(());
+        }
+        let mut open = vec![self.directory_of(prefix)?];
+        while let Some(directory) = open.pop() {
+            match self.files.list(&directory) {
+                Ok(entries) => {
+                    let inner = entries.iter().filter(|entry| entry.is_directory);
+                    open.extend(inner.map(|entry| directory.join(&entry.name)));
+                    self.directories.sync(&directory)?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(self.failure("syncing", prefix, error).into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes an object; an absent one is no error. Not synced: an object that comes back after a
-    /// power cut was deleted because nothing names it.
+    /// power cut was deleted because nothing names it. Whoever relies on it being gone syncs the tree.
     pub fn delete(&self, key: &Path) -> Result<()> {
         let target = self.file_of(key)?;
         let parent = target.parent().unwrap_or(&self.root);

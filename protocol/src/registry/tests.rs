@@ -1,7 +1,7 @@
 use super::*;
 
-const GOLDEN: &[u8] = include_bytes!("../tests-data/registry-1.json");
-const GOLDEN_HEAD: &[u8] = include_bytes!("../tests-data/registry-head-1.json");
+const GOLDEN: &[u8] = include_bytes!("../../tests-data/registry-1.json");
+const GOLDEN_HEAD: &[u8] = include_bytes!("../../tests-data/registry-head-1.json");
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
