@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 use crate::run::{Runner, written};
 use crate::signals::Interrupts;
 use crate::tpch::{self, TABLES};
-use apiary::{Apiary, Session};
+use apiary::{Apiary, CancellationToken, Session};
 
 pub const DEFAULT_STORAGE: &str = "./apiary-demo";
 const HIVE: &str = "demo";
@@ -44,6 +44,7 @@ pub async fn demo(
     interrupts: &Interrupts,
 ) -> Result<()> {
     println!("Data lies in {storage}, as open Delta Lake tables.\n");
+    let cancel = CancellationToken::new();
     let loaded = async {
         let box_ns = apiary.create_hive(HIVE).await?.create_box(BOX).await?;
         for table in TABLES {
@@ -54,19 +55,19 @@ pub async fn demo(
                 println!("{}: all rows are there already", frame.name());
                 continue;
             }
+            if cancel.is_cancelled() {
+                return Err(Failure::Cancelled);
+            }
             // Before the rows that it was made from go, so that a run which ends in between leaves
             // no table that the next one would take for a result of its own.
             box_ns.drop_frame(DERIVED, true).await?;
-            let report = tpch::refill(&frame, table, options.scale).await?;
+            let report = tpch::refill(&frame, table, options.scale, &cancel).await?;
             println!("{}: {}", frame.name(), written(&report));
         }
         Ok::<(), Failure>(())
     };
-    tokio::select! {
-        biased;
-        () = interrupts.asked() => return Err(Failure::Cancelled),
-        outcome = loaded => outcome?,
-    }
+    // Each write says itself what became of it: one that was committing already has landed.
+    interrupts.told(&cancel, loaded).await?;
     let session = run(
         apiary,
         interrupts,
