@@ -5,10 +5,10 @@
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::Meadow;
+use crate::store::{Meadow, cell_put};
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -89,10 +89,8 @@ impl Upload {
         let rest = self.take(self.waiting_bytes);
         if self.multipart.is_none() {
             let (store, path) = (self.store.clone(), self.path.clone());
-            self.on_control(
-                async move { store.put_opts(&path, rest, PutOptions::default()).await },
-            )
-            .await?;
+            self.on_control(async move { store.put_opts(&path, rest, cell_put()).await })
+                .await?;
             return Ok(self.total_bytes);
         }
         if rest.content_length() > 0 {
