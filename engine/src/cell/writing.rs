@@ -332,8 +332,8 @@ impl Writing {
         let path = format!("{}part-{id}.parquet", partition.directory);
         let key = keys::cell(&self.location, &path).map_err(|error| {
             Error::rejected(format!(
-                "partition {:?} {}; partition by fewer columns or by shorter values",
-                partition.directory, error.reason
+                "a cell at {:?} {}; partition by fewer columns or by shorter values",
+                error.path, error.reason
             ))
         })?;
         let upload = Upload::new(&self.host, &self.meadow, &key)?;
