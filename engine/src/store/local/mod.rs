@@ -109,15 +109,16 @@ impl LocalStore {
     /// Answers when the object can be read, and has it made durable meanwhile.
     async fn put_in_place(&self, key: Path, parts: Vec<Bytes>) -> Result<PutResult> {
         let written = key.clone();
-        self.run(move |disk| disk.put_in_place(&written, &parts))
-            .await?;
-        let disk = Arc::clone(&self.disk);
-        self.blocking.run(Box::new(move || {
-            // Whoever names the object is told of a failure.
-            if let Err(error) = disk.settle(&key) {
-                tracing::warn!(%key, %error, "a cell was not made durable");
-            }
-        }));
+        let put = self.run(move |disk| disk.put_in_place(&written, &parts));
+        if put.await? {
+            let disk = Arc::clone(&self.disk);
+            self.blocking.run(Box::new(move || {
+                // Whoever names the object is told of a failure.
+                if let Err(error) = disk.settle(&key) {
+                    tracing::warn!(%key, %error, "a cell was not made durable");
+                }
+            }));
+        }
         Ok(PutResult {
             e_tag: None,
             version: None,

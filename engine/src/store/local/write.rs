@@ -95,8 +95,8 @@ impl Disk {
     }
 
     /// Writes an object of a name of its own, which nobody reads yet. Durable after [`Self::settle`],
-    /// if it is to be; a crash before may leave a part of it under its name.
-    pub fn put_in_place(&self, key: &Path, parts: &[Bytes]) -> Result<()> {
+    /// if it is to be, which is the answer; a crash before may leave a part of it under its name.
+    pub fn put_in_place(&self, key: &Path, parts: &[Bytes]) -> Result<bool> {
         let target = self.file_of(key)?;
         let parent = target.parent().unwrap_or(&self.root);
         let durable = self.is_durable(key);
@@ -106,7 +106,7 @@ impl Disk {
                 if durable {
                     self.unsettled.begin(key);
                 }
-                Ok(())
+                Ok(durable)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::AlreadyExists {
                 path: key.to_string(),
