@@ -15,8 +15,9 @@ use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::ledger::{Committed, Intent, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::store::Meadow;
-use apiary_protocol::delta::{Add, paths::decode_path};
+use apiary_protocol::delta::Add;
 use apiary_protocol::ids::FrameId;
+use apiary_protocol::keys;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -270,8 +271,8 @@ impl Drop for Uploaded {
 
 async fn delete_cells(meadow: Meadow, location: String, adds: Vec<Add>) {
     for add in adds {
-        let deleted = match decode_path(&add.path) {
-            Ok(path) => meadow.delete(&format!("{location}/{path}")).await,
+        let deleted = match keys::added_cell(&location, &add.path) {
+            Ok(key) => meadow.delete(&key).await,
             Err(error) => Err(Error::corrupt(add.path.clone(), error)),
         };
         if let Err(error) = deleted {

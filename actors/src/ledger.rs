@@ -7,26 +7,31 @@
 //! what the old one still does. Results of work go to the instance that began it and to no other.
 //!
 //! Invariants: at most one commit of a frame is in flight; a snapshot is answered from a probe that
-//! began after the request; a commit's own snapshot is in the cache before it is acknowledged; the
-//! cache holds at most [`SNAPSHOTS_MAX`] frames that are not in use.
+//! began after the request, and from a log that was seen whole within [`LOOK_INTERVAL`]; a commit's
+//! own snapshot is in the cache before it is acknowledged; the cache holds at most [`SNAPSHOTS_MAX`]
+//! frames that are not in use; a version that this node knows has one content (LEDGER-1).
 
 mod handle;
 
 pub(crate) use handle::LedgerHandle;
 
 use crate::mailbox::{Alive, Census, Reply, spawn_report};
-use apiary_engine::error::{Error, Result};
+use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::host::Host;
-use apiary_engine::ledger::{Committed, Intent, Ledger, Reads, Snapshot};
+use apiary_engine::ledger::{Committed, Intent, Ledger, Reads, Snapshot, invariants};
 use apiary_engine::settings::Settings;
 use apiary_engine::store::Meadow;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Frames whose snapshot is kept.
 pub(crate) const SNAPSHOTS_MAX: usize = 64;
+/// How long a log that is in use is believed to be whole: following it costs one request and sees only
+/// what is new, looking at all of it two more.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(300);
 /// Appends that one version takes.
 const GROUP_MAX: usize = 256;
 
@@ -91,6 +96,8 @@ type SnapshotReplies = Vec<Reply<Shared<Arc<Snapshot>>>>;
 /// A probe under way and who waits for it.
 struct Probe {
     replies: SnapshotReplies,
+    /// When it began, if it looks at the whole log.
+    looks_at: Option<Duration>,
     _work: AbortOnDropHandle<()>,
 }
 
@@ -104,6 +111,8 @@ struct InFlight {
 #[derive(Default)]
 struct Frame {
     snapshot: Option<Arc<Snapshot>>,
+    /// When the log was last seen whole, by the monotonic clock.
+    looked_at: Option<Duration>,
     probe: Option<Probe>,
     /// Asked while a probe was under way: they need the next one.
     asked_later: SnapshotReplies,
@@ -114,6 +123,11 @@ struct Frame {
 }
 
 impl Frame {
+    fn is_look_due(&self, now: Duration) -> bool {
+        let since = self.looked_at.map(|then| now.saturating_sub(then));
+        since.is_none_or(|since| since >= LOOK_INTERVAL)
+    }
+
     fn is_busy(&self) -> bool {
         self.probe.is_some() || self.in_flight.is_some() || self.checkpoint.is_some()
     }
@@ -219,12 +233,15 @@ impl State {
     fn begin_probe(&mut self, myself: &ActorRef<Message>, location: &str) {
         let ledger = self.ledger(location);
         let control = self.with.host.runtimes.control.clone();
+        let now = self.with.host.clock.monotonic();
         let frame = self.frame(location);
         let replies = std::mem::take(&mut frame.asked_later);
         let known = frame.snapshot.clone();
+        let looks_at = (known.is_none() || frame.is_look_due(now)).then_some(now);
         let to = location.to_string();
         let work = async move {
             match known {
+                Some(known) if looks_at.is_some() => ledger.refresh_whole(&known).await,
                 Some(known) => ledger.refresh(&known).await,
                 None => ledger.load().await,
             }
@@ -235,6 +252,7 @@ impl State {
         });
         frame.probe = Some(Probe {
             replies,
+            looks_at,
             _work: work,
         });
     }
@@ -253,7 +271,13 @@ impl State {
             .unwrap_or_else(|panic| Err(Error::Bug(panic)))
             .map_err(Arc::new);
         match &result {
-            Ok(snapshot) => frame.keep(snapshot),
+            Ok(snapshot) => {
+                frame.keep(snapshot);
+                frame.looked_at = probe.looks_at.or(frame.looked_at);
+            }
+            // What is known is all there is against a log that has lost some of it: without it the
+            // next statement would go on with what is left.
+            Err(error) if probe.looks_at.is_some() && error.kind() == ErrorKind::Corrupt => {}
             Err(_) => frame.snapshot = None,
         }
         for reply in probe.replies {
@@ -419,6 +443,9 @@ impl State {
 
 impl Frame {
     fn keep(&mut self, snapshot: &Arc<Snapshot>) {
+        if let Some(known) = &self.snapshot {
+            debug_assert_eq!(check_one_content(known, snapshot), Ok(()));
+        }
         if self
             .snapshot
             .as_ref()
@@ -427,6 +454,18 @@ impl Frame {
             self.snapshot = Some(snapshot.clone());
         }
     }
+}
+
+/// LEDGER-1, where it costs little: two snapshots of one version that were not read together.
+fn check_one_content(
+    known: &Arc<Snapshot>,
+    other: &Arc<Snapshot>,
+) -> std::result::Result<(), String> {
+    let is_told = known.version != other.version || Arc::ptr_eq(known, other);
+    if is_told || known.cell_count() > invariants::CELLS_CHECKED_MAX {
+        return Ok(());
+    }
+    invariants::check_same_content(known, other)
 }
 
 /// Whether a commit can go with others on `newest`: it read nothing, and what it validated its rows

@@ -69,6 +69,9 @@ pub trait Files: Send + Sync + Debug {
     /// Writes all parts one after the other from `offset` on, creating the file when it is absent.
     /// What was there before or after is kept.
     fn write(&self, path: &Path, offset: u64, parts: &[Bytes]) -> io::Result<()>;
+    /// Makes a file that is not there and writes all parts to it; `AlreadyExists` when something is.
+    /// After another error the file may be there, with a part of its content.
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()>;
     /// Makes a file's content durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
     /// A second name for a file; `AlreadyExists` when `to` is there.

@@ -54,7 +54,7 @@ pub struct FrameName {
 }
 
 impl Name {
-    /// `kind` is "hive", "box", "frame" or "column", for the message.
+    /// `kind` is "hive", "box" or "frame", for the message.
     pub fn new(kind: &'static str, text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty { kind });
@@ -84,19 +84,19 @@ impl Name {
 }
 
 /// Checks a column name. Looser than [`Name`]: existing tables have columns with dots, spaces and
-/// slashes, and a partition directory escapes what it must.
-pub fn check_column(name: &str) -> Result<(), NameError> {
-    const KIND: &str = "column";
-    if name.is_empty() {
-        return Err(NameError::Empty { kind: KIND });
-    }
-    if name.len() > COLUMN_BYTES_MAX {
-        return Err(refusal(KIND, name, "is longer than 255 bytes; shorten it"));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(refusal(KIND, name, "holds a control character; remove it"));
-    }
-    Ok(())
+/// slashes, and a partition directory escapes what it must. `path` is what a message calls the
+/// column: its name behind those of the columns that it lies in.
+pub fn check_column(name: &str, path: &str) -> Result<(), NameError> {
+    let reason = if name.is_empty() {
+        "is empty; give every column a name"
+    } else if name.len() > COLUMN_BYTES_MAX {
+        "is longer than 255 bytes; shorten it"
+    } else if name.chars().any(char::is_control) {
+        "holds a control character; remove it"
+    } else {
+        return Ok(());
+    };
+    Err(refusal("column", path, reason))
 }
 
 /// The form of a text in which names and locations are compared.
@@ -383,10 +383,10 @@ mod tests {
     #[test]
     fn columns_are_checked_more_loosely() {
         for text in ["a.b", "_x", "a b/c", "größe", "50 %"] {
-            assert_eq!(check_column(text), Ok(()));
+            assert_eq!(check_column(text, text), Ok(()));
         }
         for text in ["", "a\nb", "\0", &"x".repeat(256)] {
-            assert!(check_column(text).is_err());
+            assert!(check_column(text, text).is_err());
         }
     }
 }

@@ -50,6 +50,27 @@ fn names_that_could_leave_the_store_or_confuse_a_person_are_refused() {
     assert!(!bench.directory.path().join("up").exists());
 }
 
+/// A partition's directories are a part of its cells' keys, and a key has an end in every store.
+#[test]
+fn partition_values_that_make_too_long_a_key_are_refused() {
+    let bench = Bench::new();
+    bench.sql(
+        "CREATE TABLE t (n BIGINT, a VARCHAR, b VARCHAR, c VARCHAR, d VARCHAR, e VARCHAR) \
+         PARTITIONED BY (a, b, c, d, e)",
+    );
+    let insert = |length: usize| {
+        let value = format!("repeat('x', {length})");
+        format!("INSERT INTO t VALUES (1, {value}, {value}, {value}, {value}, {value})")
+    };
+    refused_and_unchanged(
+        &bench,
+        &["sql", &insert(240)],
+        &["a=xxx", "more than 1024 bytes", "shorter values"],
+    );
+    bench.sql(&insert(150));
+    assert_eq!(bench.sql("SELECT length(e) AS l FROM t"), "l\n150\n");
+}
+
 #[test]
 fn names_are_unique_ignoring_case_and_unicode_composition() {
     let bench = Bench::new();

@@ -3,6 +3,7 @@
 mod bees;
 mod commits;
 mod creations;
+mod damage;
 mod keeper;
 mod nodes;
 mod results;

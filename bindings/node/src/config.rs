@@ -4,6 +4,7 @@
 //! `--set key=value`. All three are checked by the one table [`KEYS`], so a key means the same
 //! wherever it stands. Unknown keys are refused in all three, with the place and the nearest key.
 
+use crate::links::is_link;
 use apiary::Settings;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -278,6 +279,10 @@ fn from_environment(environment: impl Iterator<Item = (String, String)>) -> Resu
         if OTHER_VARIABLES.contains(&variable.as_str()) {
             continue;
         }
+        // Whatever it says, a key of ours is not a link (`NAME` is both).
+        if known(&name.to_ascii_lowercase()).is_none() && is_link(name, &text) {
+            continue;
+        }
         let name = name.to_ascii_lowercase();
         let place = format!("the variable {variable}");
         let key = known(&name).ok_or_else(|| unknown(&name, &format!("from {place}")))?;
@@ -515,8 +520,11 @@ mod tests {
             ("APIARY_CONFIG", "x"),
             ("APIARY_HISTORY", "y"),
             ("PATH", "z"),
+            ("APIARY_SERVICE_PORT", "80"),
+            ("APIARY_PORT", "tcp://10.0.0.11:80"),
         ]);
         assert!(load(None, others, &[]).is_ok());
+        assert!(load(None, variables(&[("APIARY_PORT", "80")]), &[]).is_err());
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! the rows of that scale take their place.
 
 use crate::args::{Demo, Format};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::run::{Runner, written};
 use crate::signals::Interrupts;
-use crate::tpch::{self, TABLES};
-use apiary::{Apiary, Session};
+use crate::tpch::{self, TABLES, Table};
+use apiary::{Apiary, BoxNs, CancellationToken, Frame, Session};
 
 pub const DEFAULT_STORAGE: &str = "./apiary-demo";
 const HIVE: &str = "demo";
@@ -44,28 +44,17 @@ pub async fn demo(
     interrupts: &Interrupts,
 ) -> Result<()> {
     println!("Data lies in {storage}, as open Delta Lake tables.\n");
-    let loaded = async {
-        let box_ns = apiary.create_hive(HIVE).await?.create_box(BOX).await?;
-        for table in TABLES {
-            let frame = box_ns
-                .create_frame(table.name(), table.schema(), &[])
-                .await?;
-            if tpch::is_filled(&frame, table, options.scale).await? {
-                println!("{}: all rows are there already", frame.name());
-                continue;
-            }
-            // Before the rows that it was made from go, so that a run which ends in between leaves
-            // no table that the next one would take for a result of its own.
-            box_ns.drop_frame(DERIVED, true).await?;
-            let report = tpch::refill(&frame, table, options.scale).await?;
-            println!("{}: {}", frame.name(), written(&report));
-        }
-        Ok::<(), Failure>(())
-    };
-    tokio::select! {
-        biased;
-        () = interrupts.asked() => return Err(Failure::Cancelled),
-        outcome = loaded => outcome?,
+    let box_ns = interrupts.or_cancelled(make_box(apiary)).await?;
+    for table in TABLES {
+        let prepare = prepare(&box_ns, table, options.scale);
+        let Some(frame) = interrupts.or_cancelled(prepare).await? else {
+            continue;
+        };
+        // Says itself what became of it: a write that is committing already may land.
+        let cancel = CancellationToken::new();
+        let refill = tpch::refill(&frame, table, options.scale, &cancel);
+        let report = interrupts.told(&cancel, refill).await?;
+        println!("{}: {}", frame.name(), written(&report));
     }
     let session = run(
         apiary,
@@ -94,6 +83,25 @@ pub async fn demo(
          apiary-node --storage {storage} inspect _registry/00000000000000000001.json"
     );
     Ok(())
+}
+
+async fn make_box(apiary: &Apiary) -> Result<BoxNs> {
+    Ok(apiary.create_hive(HIVE).await?.create_box(BOX).await?)
+}
+
+/// The frame of a table, unless all rows are there already.
+async fn prepare(box_ns: &BoxNs, table: Table, scale: f64) -> Result<Option<Frame>> {
+    let frame = box_ns
+        .create_frame(table.name(), table.schema(), &[])
+        .await?;
+    if tpch::is_filled(&frame, table, scale).await? {
+        println!("{}: all rows are there already", frame.name());
+        return Ok(None);
+    }
+    // Before the rows that it was made from go, so that a run which ends in between leaves no table
+    // that the next one would take for a result of its own.
+    box_ns.drop_frame(DERIVED, true).await?;
+    Ok(Some(frame))
 }
 
 async fn run(

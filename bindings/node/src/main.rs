@@ -11,6 +11,7 @@ mod demo;
 mod exact;
 mod failure;
 mod input;
+mod links;
 mod load;
 mod memory;
 mod output;

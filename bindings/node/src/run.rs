@@ -77,17 +77,10 @@ impl Runner<'_> {
         sink.finish()
     }
 
+    /// A statement without rows has ended when it answers: an interrupt came too late for it.
     async fn drain(&self, mut answer: Answer, meter: Meter) -> Result<()> {
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = self.interrupts.asked() => return Err(Failure::Cancelled),
-                batch = answer.next() => batch,
-            };
-            match batch {
-                Some(batch) => drop(batch?),
-                None => break,
-            }
+        while let Some(batch) = answer.next().await {
+            drop(batch?);
         }
         meter.finish();
         if let (true, Some(report)) = (self.reports, answer.write_report()) {
@@ -110,4 +103,40 @@ pub fn written(report: &apiary::WriteReport) -> String {
         text.push_str(&format!("\nwarning: {warning}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when a signal comes while a write commits: what landed is told, and is no failure.
+    #[test]
+    fn an_interrupt_behind_the_end_of_a_write_does_not_hide_its_report() {
+        let apiary = Apiary::open_blocking("memory://a-late-interrupt").unwrap();
+        let interrupts = Interrupts::silent();
+        let runner = Runner {
+            apiary: &apiary,
+            interrupts: &interrupts,
+            format: Format::Csv,
+            reports: true,
+        };
+        apiary
+            .block_on(async {
+                let session = Session::new()?;
+                let text = "CREATE TABLE t AS SELECT 1 AS n";
+                let statement = apiary::parse(text)?.remove(0);
+                let options = QueryOptions::default();
+                let answer = apiary.execute(statement, &session, options).await?;
+                interrupts.interrupt();
+                let meter = Meter::of_query(Default::default());
+                runner.drain(answer, meter).await?;
+                let statement = apiary::parse("SELECT n FROM t")?.remove(0);
+                let next = runner.run(statement, &session).await;
+                assert!(matches!(next, Err(Failure::Cancelled)), "{:?}", next.err());
+                interrupts.reset();
+                apiary.shutdown().await?;
+                Ok::<_, Failure>(())
+            })
+            .unwrap();
+    }
 }

@@ -76,6 +76,11 @@ impl Interrupts {
         Self { signals, sender }
     }
 
+    #[cfg(test)]
+    pub fn interrupt(&self) {
+        self.sender.send_modify(|signals| signals.asked = true);
+    }
+
     /// Whether a signal has come.
     pub fn is_asked(&self) -> bool {
         self.signals.borrow().asked

@@ -7,7 +7,7 @@ use apiary::arrow::array::RecordBatch;
 use apiary::arrow::datatypes::SchemaRef;
 use apiary::arrow::error::ArrowError;
 use apiary::arrow::record_batch::RecordBatchReader;
-use apiary::{Frame, WriteOptions, WriteReport};
+use apiary::{CancellationToken, Frame, WriteOptions, WriteReport};
 use tpchgen::generators as tables;
 use tpchgen::q_and_a::queries;
 
@@ -109,7 +109,9 @@ pub async fn fill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<Opt
     if is_filled(frame, table, scale).await? {
         return Ok(None);
     }
-    refill(frame, table, scale).await.map(Some)
+    refill(frame, table, scale, &CancellationToken::new())
+        .await
+        .map(Some)
 }
 
 /// Whether a frame has the rows of a table at this scale. Another scale has another number of rows.
@@ -117,10 +119,17 @@ pub async fn is_filled(frame: &Frame, table: Table, scale: f64) -> apiary::Resul
     Ok(frame.info().await?.row_count == Some(table.row_count(scale)))
 }
 
-/// Writes all rows of a table in one commit, in place of what is there.
-pub async fn refill(frame: &Frame, table: Table, scale: f64) -> apiary::Result<WriteReport> {
+/// Writes all rows of a table in one commit, in place of what is there. `Cancelled` when `cancel`
+/// came before the commit began.
+pub async fn refill(
+    frame: &Frame,
+    table: Table,
+    scale: f64,
+    cancel: &CancellationToken,
+) -> apiary::Result<WriteReport> {
     let options = WriteOptions {
         overwrite: true,
+        cancel: Some(cancel.clone()),
         ..Default::default()
     };
     let rows = futures::stream::iter(table.reader(scale));

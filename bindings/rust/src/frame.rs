@@ -6,6 +6,7 @@ use apiary_actors::{WriteOptions, WriteReport};
 use apiary_engine::catalog::FrameEntry;
 use apiary_engine::ledger::{Cell, Snapshot};
 use apiary_engine::{Error, Result};
+use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -98,8 +99,11 @@ impl Frame {
     pub async fn cell_keys(&self) -> Result<Vec<String>> {
         let (_, snapshot) = self.snapshot().await?;
         let location = &snapshot.location;
-        let key = |cell: &Arc<Cell>| format!("{location}/{}", cell.physical_path());
-        Ok(snapshot.cells().map(key).collect())
+        let key = |cell: &Arc<Cell>| {
+            keys::cell(location, cell.physical_path())
+                .map_err(|error| Error::corrupt(location, error))
+        };
+        snapshot.cells().map(key).collect()
     }
 
     /// Appends a stream of batches in one commit. Memory stays bounded however long the stream is.

@@ -53,12 +53,6 @@ pub fn write_budget(pool_bytes: Option<u64>, partitioned: bool) -> WriteBudget {
     }
 }
 
-/// Memory that a write of cells of this size should be given.
-pub fn write_memory_bytes(target_cell_bytes: u64) -> u64 {
-    // Rows of a row group are held encoded, with dictionaries and one upload part beside them.
-    2 * ROW_GROUP_BYTES_MAX.min(target_cell_bytes) + 32 * MIB
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,11 +86,5 @@ mod tests {
             assert!(next.row_group_bytes >= last.row_group_bytes);
             last = next;
         }
-    }
-
-    #[test]
-    fn memory_for_a_write_is_bounded_whatever_the_cell() {
-        assert!(write_memory_bytes(CELL_BYTES_MAX) <= 128 * MIB);
-        assert!(write_memory_bytes(CELL_BYTES_MIN) < write_memory_bytes(CELL_BYTES_MAX));
     }
 }

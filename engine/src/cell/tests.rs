@@ -53,6 +53,19 @@ fn world(pool_bytes: usize, crew: usize) -> World {
     }
 }
 
+/// What a cell holds, in the types that users see.
+fn restored(spec: &WriteSpec, read: &RecordBatch) -> RecordBatch {
+    let column = |(stored, column): (&FieldRef, &ArrayRef)| {
+        let logical = spec.schema.logical.field_with_name(stored.name()).unwrap();
+        (
+            stored.name().clone(),
+            cast(column, logical.data_type()).unwrap(),
+        )
+    };
+    let stored = read.schema();
+    RecordBatch::try_from_iter(stored.fields().iter().zip(read.columns()).map(column)).unwrap()
+}
+
 fn stream(
     schema: SchemaRef,
     items: Vec<Result<RecordBatch, DataFusionError>>,

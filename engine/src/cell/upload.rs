@@ -1,14 +1,15 @@
 //! Carries the bytes of one cell to the meadow: one put when it is small, parts when it is not.
 //!
-//! At most one part is on its way while the next one fills. Requests run on the control runtime,
-//! which drives the sockets. Dropping an unfinished upload aborts it, so no parts stay behind.
+//! At most one part is on its way while the next one fills. Parts run on the control runtime, beside
+//! the work that makes the next one; a cell that is put whole has nothing beside it, and two threads
+//! less to wake. Dropping an unfinished upload aborts it, so no parts stay behind.
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::store::Meadow;
+use crate::store::{Meadow, cell_put};
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -88,11 +89,8 @@ impl Upload {
     pub async fn finish(mut self) -> Result<u64> {
         let rest = self.take(self.waiting_bytes);
         if self.multipart.is_none() {
-            let (store, path) = (self.store.clone(), self.path.clone());
-            self.on_control(
-                async move { store.put_opts(&path, rest, PutOptions::default()).await },
-            )
-            .await?;
+            let put = self.store.put_opts(&self.path, rest, cell_put()).await;
+            put.map_err(|source| self.failure(source))?;
             return Ok(self.total_bytes);
         }
         if rest.content_length() > 0 {
@@ -144,17 +142,21 @@ impl Upload {
         self.judge(outcome)
     }
 
+    fn failure(&self, source: object_store::Error) -> Error {
+        Error::Store {
+            action: "writing",
+            key: self.key.clone(),
+            source,
+        }
+    }
+
     fn judge<T>(
         &self,
         outcome: std::result::Result<object_store::Result<T>, tokio::task::JoinError>,
     ) -> Result<T> {
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(Error::Store {
-                action: "writing",
-                key: self.key.clone(),
-                source,
-            }),
+            Ok(Err(source)) => Err(self.failure(source)),
             Err(join) => Err(Error::Bug(format!(
                 "writing {} ended early: {join}",
                 self.key

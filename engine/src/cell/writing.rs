@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::store::Meadow;
 use apiary_protocol::delta::Add;
 use apiary_protocol::delta::paths::encode_path;
+use apiary_protocol::keys;
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::DataType;
@@ -329,7 +330,12 @@ impl Writing {
     fn open(&mut self, partition: &Partition) -> Result<(CellWriter, String)> {
         let id = uuid::Builder::from_random_bytes(self.host.entropy.bytes()).into_uuid();
         let path = format!("{}part-{id}.parquet", partition.directory);
-        let key = format!("{}/{path}", self.location);
+        let key = keys::cell(&self.location, &path).map_err(|error| {
+            Error::rejected(format!(
+                "a cell at {:?} {}; partition by fewer columns or by shorter values",
+                error.path, error.reason
+            ))
+        })?;
         let upload = Upload::new(&self.host, &self.meadow, &key)?;
         self.keys.push(key);
         Ok((CellWriter::new(self.format.clone(), upload)?, path))

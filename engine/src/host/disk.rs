@@ -22,12 +22,12 @@ impl Files for DiskFiles {
             .truncate(false)
             .write(true)
             .open(path)?;
-        let mut position = offset;
-        for part in parts {
-            file.write_all_at(part, position)?;
-            position += part.len() as u64;
-        }
-        Ok(())
+        write_all(&file, offset, parts)
+    }
+
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+        let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+        write_all(&file, 0, parts)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
@@ -89,6 +89,14 @@ impl Files for DiskFiles {
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         Ok(Box::new(DiskFile(File::open(path)?)))
     }
+}
+
+fn write_all(file: &File, mut position: u64, parts: &[Bytes]) -> io::Result<()> {
+    for part in parts {
+        file.write_all_at(part, position)?;
+        position += part.len() as u64;
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

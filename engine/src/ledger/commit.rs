@@ -19,7 +19,9 @@ use apiary_protocol::delta::commit::{Commit, Head, encode_commit};
 use apiary_protocol::delta::features::check_writable;
 use apiary_protocol::delta::{Action, Add, Metadata, Protocol};
 use apiary_protocol::ids::CommitId;
+use apiary_protocol::keys;
 use bytes::Bytes;
+use object_store::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +96,7 @@ impl Ledger {
         round: Round,
     ) -> Result<Option<Bytes>> {
         let version = current.version + 1;
+        let named = self.cells_of(&round.commit.actions)?;
         // Applied before it is written: what could not be read back is not written.
         let mut replay = Replay::from_snapshot(current);
         replay.apply_commit(round.commit)?;
@@ -101,7 +104,7 @@ impl Ledger {
         for index in &round.members {
             members[*index].attempts += 1;
         }
-        match self.put_commit(version, round.body).await {
+        match self.put_commit(version, round.body, named).await {
             Ok(Put::Landed) => {
                 *current = next;
                 for index in round.members {
@@ -133,10 +136,12 @@ impl Ledger {
     }
 
     /// Creates a version. The store has read back what it could; after an unknown outcome another's
-    /// object still decides, but ours does not: it may be there and not survive a power cut.
-    async fn put_commit(&self, version: u64, body: Bytes) -> Result<Put> {
+    /// object still decides, but ours does not: it may be there and not survive a power cut. `named`
+    /// are the cells that it adds.
+    async fn put_commit(&self, version: u64, body: Bytes, named: Vec<Path>) -> Result<Put> {
         let key = self.commit_key(version);
-        let error = match self.meadow.create(&key, body.clone()).await {
+        let created = self.meadow.create_naming(&key, body.clone(), named);
+        let error = match created.await {
             Ok(Created::Ours) => return Ok(Put::Landed),
             Ok(Created::Theirs(bytes)) => return Ok(Put::Lost(bytes)),
             Err(error) => error,
@@ -145,6 +150,20 @@ impl Ledger {
             Ok(Some(found)) if found != body => Ok(Put::Lost(found)),
             _ => Err(error),
         }
+    }
+
+    /// The keys of the cells that a commit adds: they are durable before it is.
+    fn cells_of(&self, actions: &[Action]) -> Result<Vec<Path>> {
+        let added = actions.iter().filter_map(|action| match action {
+            Action::Add(add) => Some(&add.path),
+            _ => None,
+        });
+        let key = |path: &String| {
+            let key = keys::added_cell(&self.location, path);
+            let parsed = Path::parse(key.map_err(|error| Error::Bug(error.to_string()))?);
+            parsed.map_err(|error| Error::Bug(error.to_string()))
+        };
+        added.map(key).collect()
     }
 
     /// Moves to the newest version after a lost one and lets every pending member meet what won.
@@ -241,7 +260,8 @@ impl Ledger {
             engine_info: concat!("apiary/", env!("CARGO_PKG_VERSION")).to_string(),
         };
         let body = encode_commit(&head, &actions).map_err(|e| Error::Bug(e.to_string()))?;
-        match self.put_commit(0, body.into()).await? {
+        let named = self.cells_of(&actions)?;
+        match self.put_commit(0, body.into(), named).await? {
             Put::Landed => {
                 let mut replay = Replay::new(&self.location);
                 replay.apply_commit(Commit {

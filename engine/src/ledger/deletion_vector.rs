@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::store::Meadow;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{DeletionVector, crc32};
+use apiary_protocol::keys;
 use futures::future::try_join;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -62,7 +63,8 @@ pub async fn read_deletion_vector(
                 _ => path_under(meadow, location, &vector.path_or_inline_dv),
             };
             let path = path.map_err(corrupt)?;
-            read_file(meadow, &format!("{location}/{path}"), vector).await?
+            let key = keys::cell(location, &path).map_err(|error| corrupt(error.to_string()))?;
+            read_file(meadow, &key, vector).await?
         }
         other => return Err(corrupt(format!("its storage type is {other:?}"))),
     };

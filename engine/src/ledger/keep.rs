@@ -7,7 +7,7 @@
 use super::Ledger;
 use super::log::Listing;
 use crate::behavior::sweep::{is_cell_path, is_checkpoint_missing, is_old, plan_evidence};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use apiary_protocol::delta::Action;
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::keys::{self, LogFile};
@@ -48,7 +48,8 @@ impl Ledger {
                 path,
                 "sweeping a cell of no version"
             );
-            let key = format!("{}/{path}", self.location);
+            let key = keys::cell(&self.location, path)
+                .map_err(|error| Error::corrupt(&self.location, error))?;
             self.meadow.delete(&key).await?;
         }
         Ok(Kept {

@@ -43,6 +43,10 @@ impl Listing {
         self.checkpoints.keys().next_back().copied()
     }
 
+    pub fn holds_commit(&self, version: u64) -> bool {
+        self.sizes.contains_key(&version)
+    }
+
     /// Sorts keys of a log; names that are not ours to know are skipped.
     pub fn parse(prefix: &str, objects: impl IntoIterator<Item = (String, u64)>) -> Self {
         let mut listing = Self::default();
@@ -133,7 +137,7 @@ impl Ledger {
     }
 
     /// Everything in the log from a version on.
-    async fn list_log(&self, start: u64) -> Result<Listing> {
+    pub(super) async fn list_log(&self, start: u64) -> Result<Listing> {
         let prefix = keys::log_prefix(&self.location);
         // Sorts before every name of that version.
         let after = format!("{prefix}/{start:020}");

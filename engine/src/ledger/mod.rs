@@ -16,6 +16,7 @@ mod deletion_vector;
 pub mod invariants;
 mod keep;
 mod log;
+mod look;
 mod plan;
 mod replay;
 mod snapshot;

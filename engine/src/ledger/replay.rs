@@ -4,6 +4,7 @@
 
 use super::cell::{ByKey, Cell, KeyRef, Keyed, Tombstone};
 use super::conflict::Footprint;
+use super::invariants::check_small;
 use super::snapshot::{Snapshot, Totals, tombstone_retention_ms};
 use crate::error::{Error, Result};
 use crate::schema::FrameSchema;
@@ -224,7 +225,7 @@ impl Replay {
                 Arc::new(schema.map_err(|error| in_ledger(error, &key(version)))?)
             }
         };
-        Ok(Snapshot {
+        let snapshot = Snapshot {
             location: self.location,
             version,
             protocol,
@@ -238,7 +239,9 @@ impl Replay {
             totals: self.totals,
             recent: self.recent,
             derived: OnceLock::new(),
-        })
+        };
+        debug_assert_eq!(check_small(&snapshot), Ok(()));
+        Ok(snapshot)
     }
 }
 

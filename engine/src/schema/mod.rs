@@ -2,8 +2,8 @@
 //!
 //! Three views of the same columns: *logical* (what users see), *stored* (what a cell's Parquet file
 //! holds), and the Delta schema in the ledger, which describes the stored types and carries the
-//! logical ones that Delta lacks in field metadata. This module does no I/O and never touches data
-//! except in [`FrameSchema::restore_batch`].
+//! logical ones that Delta lacks in field metadata. This module does no I/O and never touches data:
+//! whoever reads a cell casts each stored column to its logical type.
 //!
 //! Invariants:
 //! - `FrameSchema::new(s).to_schema_string()` read back by [`FrameSchema::from_metadata`] is the same
@@ -19,14 +19,10 @@ mod tests;
 
 use crate::error::{Error, Result};
 use apiary_protocol::delta::{Metadata, Protocol};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
+use apiary_protocol::names::check_column;
 use arrow::datatypes::{Field, FieldRef, Fields, Schema, SchemaRef};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Bytes of a column name, the bound that most file systems put on one part of a path.
-const COLUMN_NAME_BYTES_MAX: usize = 255;
 
 /// The columns of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,32 +101,6 @@ impl FrameSchema {
             .collect()
     }
 
-    /// A batch with stored types (as read from a cell, partition columns added by the caller) in
-    /// logical types. Columns are matched by exact name; those that are not of this frame pass as
-    /// they are. The same as a plain Arrow cast of each column to its logical type, so a scan may
-    /// also use its own cast expressions.
-    ///
-    /// `Error::Rejected` when a value that a foreign writer stored has no place in the logical type.
-    pub fn restore_batch(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let mut fields: Vec<FieldRef> = Vec::with_capacity(batch.num_columns());
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
-        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            match self.logical.fields().find(field.name()) {
-                Some((_, logical)) => {
-                    columns.push(restore_column(logical, column)?);
-                    fields.push(logical.clone());
-                }
-                None => {
-                    columns.push(column.clone());
-                    fields.push(field.clone());
-                }
-            }
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
-            .map_err(|error| Error::rejected(format!("stored rows do not fit the frame: {error}")))
-    }
-
     fn assemble(fields: Vec<Field>, partition_columns: Vec<String>) -> Result<Self> {
         let fields: Fields = fields.into();
         if fields.is_empty() {
@@ -157,44 +127,20 @@ impl FrameSchema {
     }
 }
 
-fn restore_column(logical: &Field, column: &ArrayRef) -> Result<ArrayRef> {
-    if column.data_type() == logical.data_type() {
-        return Ok(column.clone());
-    }
-    let options = CastOptions {
-        safe: false,
-        ..Default::default()
-    };
-    cast_with_options(column, logical.data_type(), &options).map_err(|error| {
-        Error::rejected(format!(
-            "column {:?}: a stored value does not fit {}: {error}",
-            logical.name(),
-            logical.data_type()
-        ))
-    })
-}
-
 /// Names of one level of a schema, and of the structs inside.
 fn check_names(fields: &Fields, prefix: &str) -> Result<()> {
     let mut seen = BTreeSet::new();
     for field in fields {
         let name = field.name();
-        let reason = if name.is_empty() {
-            "is empty; give every column a name"
-        } else if name.len() > COLUMN_NAME_BYTES_MAX {
-            "is longer than 255 bytes; shorten it"
-        } else if name.chars().any(char::is_control) {
-            "contains a control character; rename it"
-        } else if !seen.insert(name.to_lowercase()) {
-            "appears twice (names are compared ignoring case); rename one of them"
-        } else {
-            check_nested_names(field, &format!("{prefix}{name}"))?;
-            continue;
-        };
-        return Err(Error::rejected(format!(
-            "column name {:?} {reason}",
-            format!("{prefix}{name}")
-        )));
+        let path = format!("{prefix}{name}");
+        check_column(name, &path)?;
+        if !seen.insert(name.to_lowercase()) {
+            return Err(Error::rejected(format!(
+                "column name {path:?} appears twice (names are compared ignoring case); rename one \
+                 of them"
+            )));
+        }
+        check_nested_names(field, &path)?;
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 use super::types;
 use super::*;
-use arrow::array::*;
 use arrow::datatypes::{DataType, TimeUnit, UnionFields, UnionMode};
 
 /// A small seeded generator; the whole test is a function of its seed.
@@ -287,47 +286,4 @@ fn the_protocol_is_the_least_that_the_columns_need() {
         (3, 7)
     );
     assert_eq!(protocol.reader_features.unwrap(), ["timestampNtz"]);
-}
-
-#[test]
-fn stored_values_are_restored() {
-    let schema = FrameSchema::new(
-        Arc::new(Schema::new(vec![
-            Field::new("u", DataType::UInt64, true),
-            Field::new(
-                "t",
-                DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
-                true,
-            ),
-        ])),
-        vec![],
-    )
-    .unwrap();
-    let huge = Decimal128Array::from(vec![Some(u64::MAX as i128), None])
-        .with_precision_and_scale(20, 0)
-        .unwrap();
-    let time = TimestampMicrosecondArray::from(vec![Some(-1), None]).with_timezone("UTC");
-    let batch =
-        RecordBatch::try_new(schema.stored.clone(), vec![Arc::new(huge), Arc::new(time)]).unwrap();
-    let restored = schema.restore_batch(&batch).unwrap();
-    assert_eq!(restored.schema(), schema.logical);
-    assert_eq!(
-        restored
-            .column(0)
-            .as_primitive::<arrow::datatypes::UInt64Type>()
-            .value(0),
-        u64::MAX
-    );
-    let negative = Decimal128Array::from(vec![-1])
-        .with_precision_and_scale(20, 0)
-        .unwrap();
-    let batch = batch.project(&[0]).unwrap().slice(0, 1);
-    let batch = RecordBatch::try_new(batch.schema(), vec![Arc::new(negative)]).unwrap();
-    assert!(
-        schema
-            .restore_batch(&batch)
-            .unwrap_err()
-            .to_string()
-            .contains("\"u\"")
-    );
 }

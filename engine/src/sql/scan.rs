@@ -16,7 +16,7 @@ use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Cell};
 use crate::store::Meadow;
-use apiary_protocol::delta::paths;
+use apiary_protocol::keys;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -318,8 +318,8 @@ impl Clone for FrameScanExec {
 
 /// The key of a cell, checked: an `add.path` cannot leave its frame's location.
 fn cell_key(location: &str, path: &str) -> Result<Path> {
-    let physical = paths::decode_path(path).map_err(|error| Error::corrupt(location, error))?;
-    Path::parse(format!("{location}/{physical}")).map_err(|error| Error::corrupt(location, error))
+    let key = keys::added_cell(location, path).map_err(|error| Error::corrupt(location, error))?;
+    Path::parse(key).map_err(|error| Error::corrupt(location, error))
 }
 
 fn modified_at(cell: &Cell) -> DateTime<Utc> {

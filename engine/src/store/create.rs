@@ -6,10 +6,11 @@
 //! ours.
 
 use super::retry::is_transient;
-use super::{Created, Meadow, path_of, store_error};
+use super::{Created, Meadow, Names, path_of, store_error};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use object_store::Error as StoreError;
+use object_store::path::Path;
 
 impl Meadow {
     /// Creates an object that must not exist yet. `body` must carry a unique id: after a refusal or
@@ -17,12 +18,22 @@ impl Meadow {
     ///
     /// `OutcomeUnknown` when the deadline passed before that could be decided.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created> {
+        self.create_naming(key, body, Vec::new()).await
+    }
+
+    /// As [`Self::create`], for an object that names others, by their keys. Those that this process
+    /// put are durable before the new one has its name.
+    pub async fn create_naming(&self, key: &str, body: Bytes, named: Vec<Path>) -> Result<Created> {
         let path = path_of(key)?;
+        let named = Names(named.into());
         let mut reason = String::from("no answer");
         let attempts = async {
             let mut tries = 0;
             loop {
-                let error = match self.rooted.try_create(&path, body.clone().into()).await {
+                let created = self
+                    .rooted
+                    .try_create(&path, body.clone().into(), named.clone());
+                let error = match created.await {
                     Ok(_) => return Ok(Created::Ours),
                     Err(error) => error,
                 };

@@ -30,6 +30,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutOptions,
 };
 use open::Place;
 use pace::Pace;
@@ -67,6 +68,22 @@ pub enum Created {
     Ours,
     /// Somebody else's bytes were there first.
     Theirs(Bytes),
+}
+
+/// With a put: the name is nobody else's, and nobody reads the object before another one names it.
+#[derive(Clone, Copy, Debug)]
+struct OwnName;
+
+/// With a create: the objects that the new one names.
+#[derive(Clone, Debug, Default)]
+struct Names(Arc<[Path]>);
+
+/// How a cell is put whole: a local meadow may acknowledge it before it is durable, and
+/// [`Meadow::create_naming`] waits for that.
+pub fn cell_put() -> PutOptions {
+    let mut options = PutOptions::default();
+    options.extensions.insert(OwnName);
+    options
 }
 
 /// An opened object store under one root. All keys are relative to the root. Cheap to clone.

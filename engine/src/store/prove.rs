@@ -1,6 +1,6 @@
 //! The check of a store before it is trusted.
 
-use super::{Created, Meadow};
+use super::{Created, Meadow, Names};
 use crate::error::{Error, Result};
 use apiary_protocol::ids::MeadowId;
 use apiary_protocol::keys;
@@ -54,9 +54,10 @@ impl Meadow {
         let bodies: Vec<Bytes> = (0..RIVALS)
             .map(|rival| Bytes::from(format!("{key} {rival}")))
             .collect();
-        let attempts = bodies
-            .iter()
-            .map(|body| self.rooted.try_create(&path, body.clone().into()));
+        let attempts = bodies.iter().map(|body| {
+            self.rooted
+                .try_create(&path, body.clone().into(), Names::default())
+        });
         let mut winners = Vec::new();
         let mut refusal = None;
         for (rival, result) in join_all(attempts).await.into_iter().enumerate() {

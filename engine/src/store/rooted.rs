@@ -3,10 +3,10 @@
 //! A ranged get is read whole inside its retry, because a body can break as a request can (see
 //! `body`). A conditional write is attempted once.
 
-use super::RequestCounts;
 use super::body::Read;
 use super::retry::Retry;
 use super::upload::{CountedUpload, RetriedUpload};
+use super::{Names, RequestCounts};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -82,10 +82,17 @@ impl fmt::Display for Rooted {
 
 impl Rooted {
     /// One attempt to create, counted and inside the deadline.
-    pub async fn try_create(&self, path: &Path, body: PutPayload) -> Result<PutResult> {
+    pub async fn try_create(
+        &self,
+        path: &Path,
+        body: PutPayload,
+        named: Names,
+    ) -> Result<PutResult> {
         self.count_put(&body);
+        let mut options = PutOptions::from(PutMode::Create);
+        options.extensions.insert(named);
         self.retry
-            .once(self.inner.put_opts(path, body, PutMode::Create.into()))
+            .once(self.inner.put_opts(path, body, options))
             .await
     }
 

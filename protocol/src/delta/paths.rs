@@ -8,6 +8,7 @@
 //!
 //! Invariant: a decoded path never leaves the location and names one object.
 
+use crate::keys::LOG_DIRECTORY;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The directory value that stands for a null partition value.
@@ -86,7 +87,7 @@ pub fn decode_path(path: &str) -> Result<String, PathError> {
         }
     }
     // The log itself is no place for a cell: a vacuum of ours must never be pointed at it.
-    if decoded.starts_with("_delta_log/") {
+    if decoded.split('/').next() == Some(LOG_DIRECTORY) {
         return Err(outside());
     }
     Ok(decoded.into_owned())
@@ -150,6 +151,9 @@ mod tests {
             "s3://bucket/x.parquet",
             "file:/x.parquet",
             "_delta_log/x.parquet",
+            "_delta_log",
+            "C:/x",
+            "a\\..\\b",
         ] {
             assert!(
                 matches!(decode_path(path), Err(PathError::Outside(_))),

@@ -1,19 +1,15 @@
 //! LEDGER-1: a frame's versions are dense, and every version has exactly one content, for ever.
 
 use super::reader::FrameReading;
+use apiary_engine::ledger::invariants;
 use std::collections::BTreeMap;
 
 /// Checksums of all versions that were ever read.
 pub type Seen = BTreeMap<u64, u32>;
 
 pub fn check(frame: &FrameReading, seen: &mut Seen) -> Result<(), String> {
-    for (expected, version) in (0..).zip(frame.versions.keys()) {
-        if *version != expected {
-            return Err(format!(
-                "LEDGER-1: version {expected} is missing before {version}"
-            ));
-        }
-    }
+    let versions: Vec<u64> = frame.versions.keys().copied().collect();
+    invariants::check_dense(&versions).map_err(|reason| format!("LEDGER-1: {reason}"))?;
     for (version, crc) in seen.iter() {
         match frame.versions.get(version) {
             None => return Err(format!("LEDGER-1: version {version} was there and is gone")),

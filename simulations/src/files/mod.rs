@@ -178,6 +178,18 @@ impl Files for SimFiles {
         self.call(what, |disk| disk.write(path, offset, &bytes))
     }
 
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> Result<()> {
+        let bytes = parts.concat();
+        let (length, crc) = (bytes.len(), checksum([bytes.as_slice()]));
+        let what = format_args!("write-new {} {length} {crc:08x}", path.display());
+        self.call(what, |disk| {
+            if disk.entry(path).is_ok() {
+                return Err(Error::from(ErrorKind::AlreadyExists));
+            }
+            disk.write(path, 0, &bytes)
+        })
+    }
+
     fn sync(&self, path: &Path) -> Result<()> {
         self.call(format_args!("sync {}", path.display()), |disk| {
             let id = disk.file_id(path)?;

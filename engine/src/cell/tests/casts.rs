@@ -24,7 +24,7 @@ async fn accepted(to: DataType, values: ArrayRef) -> ArrayRef {
         .await
         .unwrap();
     let read = world.read(&written.adds[0]).await;
-    spec.schema.restore_batch(&read).unwrap().column(0).clone()
+    restored(&spec, &read).column(0).clone()
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ async fn every_type_is_read_back_as_it_was_written() {
         };
         let written = world.write(&spec, vec![rows.clone()]).await.unwrap();
         let read = world.read(&written.adds[0]).await;
-        let restored = spec.schema.restore_batch(&read).unwrap();
+        let restored = restored(&spec, &read);
         for (index, field) in spec.schema.logical.fields().iter().enumerate() {
             let wanted = cast(rows.column(index), field.data_type()).unwrap();
             assert_eq!(restored.column(index), &wanted, "{}", field.name());

@@ -74,6 +74,51 @@ async fn a_commit_that_is_missing_from_the_middle_is_named() {
     assert_eq!(corrupt_key(&error), Some(key.as_str()));
 }
 
+/// With the snapshot in memory nobody reads the versions behind it, nor misses the newest.
+#[tokio::test]
+async fn a_look_names_any_version_that_vanished_behind_a_known_snapshot() {
+    for (checkpoints, gone, needed) in [
+        (false, 0, true),
+        (false, 6, true),
+        (false, 11, true),
+        (true, 11, true),
+        (true, 10, false),
+        (true, 3, false),
+    ] {
+        let (ledger, newest) = filled(checkpoints).await;
+        let same = ledger.refresh_whole(&newest).await.unwrap();
+        assert!(Arc::ptr_eq(&same, &newest));
+        let key = keys::commit(LOCATION, gone);
+        let whole = ledger.meadow.get(&key).await.unwrap().unwrap();
+        ledger.meadow.delete(&key).await.unwrap();
+        ledger.refresh(&newest).await.unwrap();
+        let looked = ledger.refresh_whole(&newest).await;
+        match looked {
+            Ok(_) => assert!(!needed, "version {gone}"),
+            Err(error) => {
+                assert!(needed, "version {gone}: {error}");
+                assert_eq!(corrupt_key(&error), Some(key.as_str()), "{error}");
+            }
+        }
+        put(&ledger, &key, whole).await;
+        ledger.refresh_whole(&newest).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_look_is_not_misled_by_a_late_listing_and_follows_the_log() {
+    let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
+    let ledger = ledger_over(Arc::clone(&store) as _, 1);
+    let first = create(&ledger).await;
+    let intent = append(&ledger, &["a"]);
+    let second = commit_one(&ledger, &first, intent).await.unwrap().snapshot;
+    store.hide(&keys::commit(LOCATION, 0));
+    store.hide(&keys::commit(LOCATION, 1));
+    ledger.refresh_whole(&second).await.unwrap();
+    let newest = ledger.refresh_whole(&first).await.unwrap();
+    assert_eq!(newest.version, 1);
+}
+
 #[tokio::test]
 async fn a_damaged_checkpoint_is_survived_while_the_log_is_whole() {
     let (ledger, newest) = filled(true).await;

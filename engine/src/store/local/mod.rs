@@ -5,6 +5,9 @@
 //! a whole object or none, and what was acknowledged survives a power cut. Objects under `_swarm/`
 //! are coordination that dies with the machine: they are not synced.
 //!
+//! A small cell is written in place and acknowledged before it is durable: nobody reads it before a
+//! commit names it, and a commit gets its name only when the cells that it names are durable.
+//!
 //! Never lists what a crash left in staging, never writes or deletes through a symbolic link that
 //! leaves the root, never overwrites through create. Attributes, versions and compare-and-swap are
 //! refused by name. Directories outside `_swarm/` stay when they become empty: removing one races
@@ -14,11 +17,13 @@
 
 mod directories;
 mod list;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod upload;
 mod write;
 
+use super::{Names, OwnName};
 use crate::host::{Blocking, FileStatus, Host, OpenFile};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -107,6 +112,25 @@ impl LocalStore {
         self.run(move |disk| disk.sync_tree(&prefix)).await
     }
 
+    /// Answers when the object can be read, and has it made durable meanwhile.
+    async fn put_in_place(&self, key: Path, parts: Vec<Bytes>) -> Result<PutResult> {
+        let written = key.clone();
+        let put = self.run(move |disk| disk.put_in_place(&written, &parts));
+        if put.await? {
+            let disk = Arc::clone(&self.disk);
+            self.blocking.run(Box::new(move || {
+                // Whoever names the object is told of a failure.
+                if let Err(error) = disk.settle(&key) {
+                    tracing::warn!(%key, %error, "a cell was not made durable");
+                }
+            }));
+        }
+        Ok(PutResult {
+            e_tag: None,
+            version: None,
+        })
+    }
+
     /// Removes what crashed writers left in staging. A file that was written to within the sweep age
     /// may belong to a running upload of another process and stays.
     pub async fn sweep(&self, sweep_age: Duration) -> Result<()> {
@@ -139,7 +163,12 @@ impl ObjectStore for LocalStore {
         };
         let key = location.clone();
         let parts: Vec<Bytes> = payload.into_iter().collect();
-        self.run(move |disk| disk.put(&key, &parts, how)).await
+        if how == How::Overwrite && opts.extensions.get::<OwnName>().is_some() {
+            return self.put_in_place(key, parts).await;
+        }
+        let named = opts.extensions.get::<Names>().cloned().unwrap_or_default();
+        self.run(move |disk| disk.put(&key, &parts, how, &named.0))
+            .await
     }
 
     async fn put_multipart_opts(

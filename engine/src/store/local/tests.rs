@@ -1,5 +1,6 @@
 //! What the system may do under a local store: fail a step, lie about a link, lose power, lead away.
 
+use super::super::cell_put;
 use super::*;
 use crate::host::testing::host;
 use crate::host::{DirectoryEntry, DiskFiles, FileStatus, Files};
@@ -52,6 +53,9 @@ impl Watched {
 impl Files for Watched {
     fn write(&self, path: &FilePath, offset: u64, parts: &[Bytes]) -> io::Result<()> {
         self.step("write", path, || DiskFiles.write(path, offset, parts))
+    }
+    fn write_new(&self, path: &FilePath, parts: &[Bytes]) -> io::Result<()> {
+        self.step("write_new", path, || DiskFiles.write_new(path, parts))
     }
     fn sync(&self, path: &FilePath) -> io::Result<()> {
         self.step("sync", path, || DiskFiles.sync(path))
@@ -378,6 +382,102 @@ async fn an_upload_that_lost_a_part_is_not_completed() {
     drop(upload);
     assert!(!ground.exists("cell"));
     assert_eq!(ground.staged_count(), 0);
+}
+
+/// Runs a few jobs and then none.
+#[derive(Debug)]
+struct Tired(Mutex<usize>);
+
+impl Blocking for Tired {
+    fn run(&self, job: Box<dyn FnOnce() + Send + 'static>) {
+        let mut left = self.0.lock();
+        if *left > 0 {
+            *left -= 1;
+            job();
+        }
+    }
+}
+
+impl Ground {
+    async fn put_cell(&self, key: &str) -> Result<PutResult> {
+        let key = Path::from(key);
+        self.store.put_opts(&key, "cell".into(), cell_put()).await
+    }
+
+    /// Creates an object that names a cell.
+    async fn create_naming(&self, key: &str, cell: &str) -> Result<PutResult> {
+        let mut options = PutOptions::from(PutMode::Create);
+        options.extensions.insert(Names([Path::from(cell)].into()));
+        let key = Path::from(key);
+        self.store.put_opts(&key, "commit".into(), options).await
+    }
+}
+
+#[tokio::test]
+async fn a_cell_is_written_in_place_and_synced_with_its_directory() {
+    let ground = ground();
+    ground.put_cell("a/0").await.unwrap();
+    ground.files.take();
+    ground.put_cell("a/1").await.unwrap();
+    assert_eq!(
+        ground.files.take(),
+        ["write_new 1", "sync 1", "sync_directory a"]
+    );
+    assert_eq!(ground.staged_count(), 0);
+    ground.create_naming("a/log/0", "a/1").await.unwrap();
+    assert!(!ground.files.take().contains(&"sync 1".to_string()));
+}
+
+/// Without this a power cut could leave the commit and not the cell. The job that was to sync the
+/// cell never runs here.
+#[tokio::test]
+async fn a_commit_has_its_name_only_after_the_cells_that_it_names_are_durable() {
+    let mut ground = ground();
+    ground.store.blocking = Arc::new(Tired(Mutex::new(1)));
+    ground.put_cell("a/cell").await.unwrap();
+    assert_eq!(
+        ground.files.syncs().len(),
+        2,
+        "the root and its parent only"
+    );
+    ground.store.blocking = host().blocking;
+    ground.create_naming("a/log/0", "a/cell").await.unwrap();
+    let steps = ground.files.take();
+    let at = |step: &str| steps.iter().position(|found| found == step).unwrap();
+    assert!(at("sync cell") < at("sync_directory a"), "{steps:?}");
+    assert!(at("sync_directory a") < at("link 0"), "{steps:?}");
+}
+
+#[tokio::test]
+async fn what_names_a_cell_that_could_not_be_made_durable_is_not_created() {
+    let ground = ground();
+    *ground.files.broken.lock() = Some(("sync", false, ErrorKind::StorageFull));
+    ground.put_cell("a/cell").await.unwrap();
+    *ground.files.broken.lock() = None;
+    let error = ground.create_naming("a/log/0", "a/cell").await.unwrap_err();
+    assert!(error.to_string().contains("root/a/cell"), "{error}");
+    assert!(!ground.exists("a/log/0"));
+    assert_eq!(ground.staged_count(), 0);
+    ground.create_naming("a/log/0", "a/other").await.unwrap();
+    ground.store.delete(&Path::from("a/cell")).await.unwrap();
+    assert_eq!(ground.store.disk.unsettled.count(), 0);
+}
+
+#[tokio::test]
+async fn a_cell_that_could_not_be_written_leaves_nothing_and_one_that_is_there_stays() {
+    let ground = ground();
+    for happens in [true, false] {
+        *ground.files.broken.lock() = Some(("write_new", happens, ErrorKind::StorageFull));
+        let error = ground.put_cell("a/cell").await.unwrap_err();
+        assert!(error.to_string().contains("root/a/cell"), "{error}");
+        assert!(!ground.exists("a/cell"));
+    }
+    *ground.files.broken.lock() = None;
+    ground.create("a/cell").await.unwrap();
+    let error = ground.put_cell("a/cell").await.unwrap_err();
+    assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+    let found = ground.store.get(&Path::from("a/cell")).await.unwrap();
+    assert_eq!(found.bytes().await.unwrap(), "body");
 }
 
 /// The commit can be read, so whoever reads it back takes it for one that will stay.

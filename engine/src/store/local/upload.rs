@@ -77,7 +77,7 @@ impl MultipartUpload for Upload {
             if size_bytes == 0 {
                 disk.stage(&key, &staged, 0, &[])?;
             }
-            disk.land(&key, &staged, How::Overwrite)
+            disk.land(&key, &staged, How::Overwrite, &[])
         };
         self.store.run(complete).await
     }

@@ -1,6 +1,7 @@
 //! The steps of a write, in the order that a power cut allows.
 
 use super::directories::Directories;
+use super::settle::Unsettled;
 use super::{LocalFailure, STAGING, UNSYNCED, meta_of};
 use crate::host::{Entropy, Files};
 use bytes::Bytes;
@@ -28,6 +29,7 @@ pub(super) struct Disk {
     pub files: Arc<dyn Files>,
     entropy: Arc<dyn Entropy>,
     pub directories: Directories,
+    pub unsettled: Unsettled,
     sync: bool,
 }
 
@@ -44,6 +46,7 @@ impl Disk {
             files,
             entropy,
             directories,
+            unsettled: Unsettled::default(),
             sync,
         }
     }
@@ -83,11 +86,48 @@ impl Disk {
         self.sync && key.as_ref().split('/').next() != Some(UNSYNCED)
     }
 
-    pub fn put(&self, key: &Path, parts: &[Bytes], how: How) -> Result<PutResult> {
+    /// `named` are the objects that the new one names: it gets its name when they are durable.
+    pub fn put(&self, key: &Path, parts: &[Bytes], how: How, named: &[Path]) -> Result<PutResult> {
         self.file_of(key)?;
         let staged = self.stage_path();
         self.stage(key, &staged, 0, parts)?;
-        self.land(key, &staged, how)
+        self.land(key, &staged, how, named)
+    }
+
+    /// Writes an object of a name of its own, which nobody reads yet. Durable after [`Self::settle`],
+    /// if it is to be, which is the answer; a crash before may leave a part of it under its name.
+    pub fn put_in_place(&self, key: &Path, parts: &[Bytes]) -> Result<bool> {
+        let target = self.file_of(key)?;
+        let parent = target.parent().unwrap_or(&self.root);
+        let durable = self.is_durable(key);
+        let write = || self.files.write_new(&target, parts);
+        match self.in_directory(parent, durable, write)? {
+            Ok(()) => {
+                if durable {
+                    self.unsettled.begin(key);
+                }
+                Ok(durable)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::AlreadyExists {
+                path: key.to_string(),
+                source: Box::new(error),
+            }),
+            Err(error) => {
+                self.discard(&target);
+                Err(self.failure("writing", key, error).into())
+            }
+        }
+    }
+
+    /// Makes durable what was written in place, unless it is: the content before the name.
+    pub fn settle(&self, key: &Path) -> Result<()> {
+        let target = self.file_of(key)?;
+        let sync = || {
+            let synced = self.files.sync(&target);
+            synced.map_err(|error| self.failure("syncing", key, error))?;
+            self.directories.sync(target.parent().unwrap_or(&self.root))
+        };
+        Ok(self.unsettled.settle(key, sync)?)
     }
 
     pub fn stage_path(&self) -> PathBuf {
@@ -114,15 +154,27 @@ impl Disk {
     }
 
     /// Gives a staged file its name, durably; whatever happens, the staging name is gone.
-    pub fn land(&self, key: &Path, staged: &FilePath, how: How) -> Result<PutResult> {
-        let landed = self.land_staged(key, staged, how);
+    pub fn land(
+        &self,
+        key: &Path,
+        staged: &FilePath,
+        how: How,
+        named: &[Path],
+    ) -> Result<PutResult> {
+        let landed = self.land_staged(key, staged, how, named);
         if landed.is_err() {
             self.discard(staged);
         }
         landed
     }
 
-    fn land_staged(&self, key: &Path, staged: &FilePath, how: How) -> Result<PutResult> {
+    fn land_staged(
+        &self,
+        key: &Path,
+        staged: &FilePath,
+        how: How,
+        named: &[Path],
+    ) -> Result<PutResult> {
         let target = self.file_of(key)?;
         let parent = target.parent().unwrap_or(&self.root);
         let durable = self.is_durable(key);
@@ -130,6 +182,9 @@ impl Disk {
             self.files
                 .sync(staged)
                 .map_err(|error| self.failure("syncing", key, error))?;
+        }
+        for cell in named {
+            self.settle(cell)?;
         }
         let status = self
             .files
@@ -243,6 +298,7 @@ impl Disk {
             Err(failure) if failure.source.kind() == ErrorKind::NotFound => return Ok(()),
             result => result?,
         }
+        self.unsettled.forget(key);
         match self.files.remove(&target) {
             Err(error)
                 if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
