@@ -119,8 +119,13 @@ impl Context {
     }
 }
 
-/// The planned query's context with the chamber's memory and scratch.
-pub(crate) fn in_chamber(context: &TaskContext, chamber: &Chamber) -> Arc<TaskContext> {
+/// The planned query's context with the chamber's memory, divided by the strategy, and its scratch.
+pub(crate) fn in_chamber(
+    context: &TaskContext,
+    chamber: &Chamber,
+    strategy: Strategy,
+) -> Arc<TaskContext> {
+    chamber.hold_at_most(strategy.held_percent);
     Arc::new(TaskContext::new(
         context.task_id(),
         context.session_id(),

@@ -18,6 +18,7 @@ mod ledger;
 mod mailbox;
 mod node;
 mod planner;
+mod pool;
 mod query;
 mod read;
 mod results;

@@ -10,6 +10,7 @@ use crate::chamber::Chamber;
 use crate::context::{Context, Ladder, in_chamber};
 use crate::mailbox::Reply;
 use crate::results::{Reader, Writer, run_ahead};
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
@@ -80,7 +81,8 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
         };
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
-        let work = move |chamber| run_plan(planned, chamber, into, progress);
+        let strategy = ladder.strategy;
+        let work = move |chamber| run_plan(planned, chamber, strategy, into, progress);
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
@@ -142,11 +144,12 @@ fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Resul
 async fn run_plan(
     planned: PlannedQuery,
     chamber: Chamber,
+    strategy: Strategy,
     writer: Writer,
     progress: Arc<Progress>,
 ) -> Result<()> {
     let scratch = chamber.runtime.disk_manager.clone();
-    let context = in_chamber(&planned.context, &chamber);
+    let context = in_chamber(&planned.context, &chamber, strategy);
     let rows = execute_stream(planned.plan.clone(), context)?;
     let mut rows = counted(rows, progress.clone());
     let push = async {

@@ -16,6 +16,8 @@ pub const ATTEMPTS_MAX: usize = 4;
 pub const BATCH_ROWS: usize = 8192;
 const BATCH_ROWS_SMALL: usize = 2048;
 const BATCH_ROWS_TINY: usize = 512;
+const HELD_PERCENT: u8 = 75;
+const HELD_PERCENT_AFTER: [u8; 3] = [50, 25, 10];
 
 /// What kind of failure it was, for the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,10 @@ pub struct Strategy {
     pub whole_crew: bool,
     pub spilling_joins: SpillingJoins,
     pub batch_rows: usize,
+    /// What operators that can spill may hold together, in percent of the chamber. The rest is for
+    /// what they need to spill: a sort whose keys are computed, or wider than its rows, needs several
+    /// times of what it holds.
+    pub held_percent: u8,
 }
 
 impl Strategy {
@@ -55,6 +61,7 @@ impl Strategy {
         whole_crew: false,
         spilling_joins: SpillingJoins::None,
         batch_rows: BATCH_ROWS,
+        held_percent: HELD_PERCENT,
     };
 }
 
@@ -89,7 +96,7 @@ pub fn classify(error: &Error) -> FailureClass {
 /// What to do after the attempts so far, the newest last.
 ///
 /// The ladder for memory: every bee's budget and large joins that spill; then smaller batches, twice,
-/// and all joins that can spill. A panic and a lost bee are tried once more as they were.
+/// and all joins that can spill; and ever less that is held before it is spilled. A panic and a lost bee are tried once more as they were.
 pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
     let Some(last) = history.last() else {
         return Verdict::Again(Strategy::FIRST);
@@ -106,15 +113,17 @@ pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
         FailureClass::Panic if times > 1 => Verdict::Abandon,
         FailureClass::Panic | FailureClass::BeeLost => Verdict::Again(last.strategy),
         FailureClass::Memory => {
-            let (spilling_joins, batch_rows) = match times {
-                1 => (SpillingJoins::Large, BATCH_ROWS),
-                2 => (SpillingJoins::All, BATCH_ROWS_SMALL),
-                _ => (SpillingJoins::All, BATCH_ROWS_TINY),
+            let [second, third, last] = HELD_PERCENT_AFTER;
+            let (spilling_joins, batch_rows, held_percent) = match times {
+                1 => (SpillingJoins::Large, BATCH_ROWS, second),
+                2 => (SpillingJoins::All, BATCH_ROWS_SMALL, third),
+                _ => (SpillingJoins::All, BATCH_ROWS_TINY, last),
             };
             Verdict::Again(Strategy {
                 whole_crew: true,
                 spilling_joins,
                 batch_rows,
+                held_percent,
             })
         }
     }

@@ -7,6 +7,7 @@
 
 use super::pieces::Piece;
 use super::scan::{FrameScanExec, ScanIdentity};
+use super::windows::WindowPiecesExec;
 use super::{Caches, Environment};
 use crate::error::{Error, Result};
 use crate::ledger::Cell;
@@ -30,6 +31,10 @@ use std::fmt;
 use std::sync::Arc;
 
 type DfResult<T> = datafusion::common::Result<T>;
+
+/// Stands for the operator that hands a window its input in pieces. No scan begins like it: those are
+/// maps.
+const WINDOW_PIECES: &[u8] = b"window pieces";
 
 /// A cell in a plan: what reading it takes, and none of the statistics that pruning took.
 #[derive(Serialize, Deserialize)]
@@ -152,6 +157,12 @@ impl PhysicalExtensionCodec for FrameCodec {
             return Err(Error::Bug("this codec only encodes".into()).into());
         };
         let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
+        if bytes == WINDOW_PIECES {
+            let [window] = inputs else {
+                return Err(corrupt(format!("pieces of {} windows", inputs.len())).into());
+            };
+            return Ok(WindowPiecesExec::over(Arc::clone(window)));
+        }
         let scan: EncodedScan =
             rmp_serde::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         let [template] = inputs else {
@@ -182,6 +193,10 @@ impl PhysicalExtensionCodec for FrameCodec {
         bytes: &mut Vec<u8>,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> DfResult<()> {
+        if node.is::<WindowPiecesExec>() {
+            bytes.extend_from_slice(WINDOW_PIECES);
+            return Ok(());
+        }
         let Some(envelope) = node.downcast_ref::<Envelope>() else {
             return Err(Error::Unsupported(format!("{} in a serialised plan", node.name())).into());
         };

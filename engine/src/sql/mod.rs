@@ -9,8 +9,11 @@ mod codec;
 mod deletions;
 mod dialect;
 mod explain;
+mod footers;
 mod insert;
+mod large_limits;
 mod names;
+mod nested_loops;
 mod pieces;
 mod plan;
 mod provider;
@@ -21,6 +24,7 @@ mod semi_joins;
 mod spilling;
 mod statements;
 mod types;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -63,14 +67,14 @@ pub trait Snapshots: Send + Sync + std::fmt::Debug {
 /// One for a node.
 #[derive(Debug, Default)]
 pub struct Caches {
-    footers: Arc<reader::FooterCache>,
+    footers: Arc<footers::FooterCache>,
 }
 
 impl Caches {
     /// Caches that hold at most `bytes_max` together.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            footers: Arc::new(reader::FooterCache::new(bytes_max)),
+            footers: Arc::new(footers::FooterCache::new(bytes_max)),
         }
     }
 
