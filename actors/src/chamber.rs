@@ -7,6 +7,7 @@
 
 use crate::pool::ChamberPool;
 use crate::scratch::Scratch;
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::Division;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
@@ -128,9 +129,12 @@ pub(crate) struct Chamber {
 }
 
 impl Chamber {
-    /// Bounds what operators that can spill hold together, in percent of the budget.
-    pub(crate) fn hold_at_most(&self, percent: u8) {
-        self.memory.inner().hold_at_most(percent);
+    /// Divides its memory between what operators hold and what they need to spill and to merge.
+    pub(crate) fn divide(&self, strategy: Strategy) {
+        self.memory.inner().hold_at_most(strategy.held_percent);
+        self.runtime
+            .disk_manager
+            .set_max_spill_merge_fan_in(strategy.merged_runs);
     }
 
     pub(crate) fn reserved_bytes(&self) -> u64 {

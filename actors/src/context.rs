@@ -125,7 +125,7 @@ pub(crate) fn in_chamber(
     chamber: &Chamber,
     strategy: Strategy,
 ) -> Arc<TaskContext> {
-    chamber.hold_at_most(strategy.held_percent);
+    chamber.divide(strategy);
     Arc::new(TaskContext::new(
         context.task_id(),
         context.session_id(),

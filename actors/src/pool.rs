@@ -1,11 +1,12 @@
 //! The memory of one chamber.
 //!
 //! As DataFusion's fair pool: operators that can spill share what the others leave, each up to an even
-//! part. Two things differ:
+//! part. Three things differ:
 //!
 //! - Together they hold only a part of the chamber ([`ChamberPool::hold_at_most`]). What spills needs
 //!   memory to do so: a sort merges what it holds, with its keys beside it in another form, and can
 //!   not give anything back before that has worked. In a pool that is full it fails.
+//! - Who holds nothing gets what it asks for, as long as it is there: it has nothing to spill instead.
 //! - What is reserved never exceeds the chamber (CHAMBER-1), also when an operator comes late.
 
 use datafusion::common::{Result, resources_datafusion_err};
@@ -35,6 +36,10 @@ impl State {
     fn room(&self, bytes_max: usize, can_spill: bool, size: usize) -> usize {
         let free = bytes_max.saturating_sub(self.spilling_bytes + self.other_bytes);
         if !can_spill {
+            return free;
+        }
+        // Who holds nothing has nothing to spill: the first batch must fit.
+        if size == 0 {
             return free;
         }
         let shared = bytes_max.saturating_sub(self.other_bytes);
@@ -144,7 +149,8 @@ mod tests {
         chamber.hold_at_most(60);
         let (first, second) = (consumer(&pool, true), consumer(&pool, true));
         first.try_grow(300).unwrap();
-        second.try_grow(300).unwrap();
+        second.try_grow(200).unwrap();
+        second.try_grow(100).unwrap();
         assert!(first.try_grow(1).is_err());
         let merge = consumer(&pool, false);
         merge.try_grow(400).unwrap();

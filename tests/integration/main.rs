@@ -11,6 +11,7 @@ mod inserts;
 mod interoperability;
 mod keeper;
 mod loads;
+mod memory;
 mod s3;
 mod signals;
 mod statements;

@@ -5,6 +5,7 @@
 //! MessagePack, and its template as DataFusion writes it, as the node's input. Decoding attaches the
 //! decoder's meadow and caches. The bytes name no credentials and no store.
 
+use super::anew::AnewExec;
 use super::pieces::Piece;
 use super::scan::{FrameScanExec, ScanIdentity};
 use super::windows::WindowPiecesExec;
@@ -32,9 +33,9 @@ use std::sync::Arc;
 
 type DfResult<T> = datafusion::common::Result<T>;
 
-/// Stands for the operator that hands a window its input in pieces. No scan begins like it: those are
-/// maps.
+/// Operators of ours that are nothing but their input. No scan begins like them: those are maps.
 const WINDOW_PIECES: &[u8] = b"window pieces";
+const ANEW: &[u8] = b"anew";
 
 /// A cell in a plan: what reading it takes, and none of the statistics that pruning took.
 #[derive(Serialize, Deserialize)]
@@ -157,11 +158,12 @@ impl PhysicalExtensionCodec for FrameCodec {
             return Err(Error::Bug("this codec only encodes".into()).into());
         };
         let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
-        if bytes == WINDOW_PIECES {
-            let [window] = inputs else {
-                return Err(corrupt(format!("pieces of {} windows", inputs.len())).into());
-            };
-            return Ok(WindowPiecesExec::over(Arc::clone(window)));
+        if let [input] = inputs {
+            match bytes {
+                WINDOW_PIECES => return Ok(WindowPiecesExec::over(Arc::clone(input))),
+                ANEW => return Ok(AnewExec::over(Arc::clone(input))),
+                _ => {}
+            }
         }
         let scan: EncodedScan =
             rmp_serde::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
@@ -193,8 +195,13 @@ impl PhysicalExtensionCodec for FrameCodec {
         bytes: &mut Vec<u8>,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> DfResult<()> {
-        if node.is::<WindowPiecesExec>() {
-            bytes.extend_from_slice(WINDOW_PIECES);
+        let marker = match () {
+            () if node.is::<WindowPiecesExec>() => Some(WINDOW_PIECES),
+            () if node.is::<AnewExec>() => Some(ANEW),
+            () => None,
+        };
+        if let Some(marker) = marker {
+            bytes.extend_from_slice(marker);
             return Ok(());
         }
         let Some(envelope) = node.downcast_ref::<Envelope>() else {

@@ -4,10 +4,12 @@
 //! plan ([`plan_query`]); everything else that is not a write runs in [`run_catalog_statement`]. This
 //! module runs no plan: a chamber does.
 
+mod anew;
 mod bounds;
 mod codec;
 mod deletions;
 mod dialect;
+mod distincts;
 mod explain;
 mod footers;
 mod insert;

@@ -3,6 +3,7 @@
 //! Frames are resolved to snapshots first and all at once, so that planning itself never waits for
 //! storage and a query sees one snapshot of each frame.
 
+use super::distincts::SplitDistincts;
 use super::explain::scan_totals;
 use super::large_limits::SpillLargeLimits;
 use super::names::{Hives, QueryFrames};
@@ -168,6 +169,7 @@ fn session_state(
         return state.build();
     }
     state
+        .with_optimizer_rule(Arc::new(SplitDistincts))
         .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
         .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
         .build()
