@@ -1,6 +1,6 @@
 //! `bench idle`: what a resident node costs that does nothing.
 
-use super::worker::{Engine, Order, fill};
+use super::worker::{BOX, Engine, HIVE, Order, fill};
 use super::{Bench, median, mib, rounded};
 use crate::args::BenchIdle;
 use crate::failure::Result;
@@ -22,6 +22,10 @@ pub fn measure(bench: &Bench<'_>, options: &BenchIdle) -> Result<Value> {
     }
     let mut worker = bench.spawn(Engine::Resident, ground.path())?;
     let mut worked = 0;
+    if !options.queries.is_empty() {
+        let sql = format!("USE HIVE {HIVE}; USE BOX {BOX}");
+        worker.must(&Order::Run { sql, to: None })?;
+    }
     for number in &options.queries {
         worker.must(&Order::Run {
             sql: query(*number, options.scale),
