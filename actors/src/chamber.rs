@@ -5,7 +5,9 @@
 //!
 //! Invariants: what operators reserve never exceeds the budget (CHAMBER-1).
 
+use crate::pool::ChamberPool;
 use crate::scratch::Scratch;
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::Division;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
@@ -13,7 +15,7 @@ use apiary_engine::settings::Settings;
 use apiary_engine::sql::Caches;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
-    FairSpillPool, GreedyMemoryPool, MemoryPool, PeakRecordingPool, TrackConsumersPool,
+    GreedyMemoryPool, MemoryPool, PeakRecordingPool, TrackConsumersPool,
 };
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use parking_lot::Mutex;
@@ -85,9 +87,9 @@ impl Chambers {
     /// A chamber for a crew of `bees`.
     pub(crate) fn open(&self, bees: usize) -> Result<Chamber> {
         let budget_bytes = self.division.budget_per_bee_bytes * bees as u64;
-        let fair = FairSpillPool::new(budget_bytes as usize);
-        let tracked = TrackConsumersPool::new(fair, CONSUMERS_NAMED);
-        let pool = Arc::new(PeakRecordingPool::new(Arc::new(tracked)));
+        let memory = ChamberPool::new(budget_bytes as usize);
+        let memory = Arc::new(TrackConsumersPool::new(memory, CONSUMERS_NAMED));
+        let pool = Arc::new(PeakRecordingPool::new(memory.clone()));
         let scratch = Arc::new(Scratch::new(
             self.host.spill.as_deref(),
             self.scratch_directory.as_deref(),
@@ -107,6 +109,7 @@ impl Chambers {
         Ok(Chamber {
             bees,
             budget_bytes,
+            memory,
             pool,
             scratch,
             runtime,
@@ -119,12 +122,21 @@ impl Chambers {
 pub(crate) struct Chamber {
     pub(crate) bees: usize,
     pub(crate) budget_bytes: u64,
+    memory: Arc<TrackConsumersPool<ChamberPool>>,
     pool: Arc<PeakRecordingPool>,
     scratch: Arc<Scratch>,
     pub(crate) runtime: Arc<RuntimeEnv>,
 }
 
 impl Chamber {
+    /// Divides its memory between what operators hold and what they need to spill and to merge.
+    pub(crate) fn divide(&self, strategy: Strategy) {
+        self.memory.inner().hold_at_most(strategy.held_percent);
+        self.runtime
+            .disk_manager
+            .set_max_spill_merge_fan_in(strategy.merged_runs);
+    }
+
     pub(crate) fn reserved_bytes(&self) -> u64 {
         self.pool.reserved() as u64
     }

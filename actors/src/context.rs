@@ -144,8 +144,13 @@ impl Context {
     }
 }
 
-/// The planned query's context with the chamber's memory and scratch.
-pub(crate) fn in_chamber(context: &TaskContext, chamber: &Chamber) -> Arc<TaskContext> {
+/// The planned query's context with the chamber's memory, divided by the strategy, and its scratch.
+pub(crate) fn in_chamber(
+    context: &TaskContext,
+    chamber: &Chamber,
+    strategy: Strategy,
+) -> Arc<TaskContext> {
+    chamber.divide(strategy);
     Arc::new(TaskContext::new(
         context.task_id(),
         context.session_id(),

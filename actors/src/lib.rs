@@ -19,6 +19,7 @@ mod ledger;
 mod mailbox;
 mod node;
 mod planner;
+mod pool;
 mod query;
 mod read;
 mod results;

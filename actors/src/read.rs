@@ -11,6 +11,7 @@ use crate::context::{Context, Ladder, in_chamber};
 use crate::mailbox::Reply;
 use crate::results::{Reader, Writer, run_ahead};
 use crate::shared::{self, Unanswered};
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
@@ -104,7 +105,8 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
         let notes = shared::explain(context, job).await?;
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
-        let work = move |chamber| run_explained(planned, chamber, into, progress, notes);
+        let strategy = ladder.strategy;
+        let work = move |chamber| run_explained(planned, chamber, strategy, into, progress, notes);
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
@@ -166,11 +168,12 @@ fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Resul
 pub(crate) async fn run_plan(
     planned: PlannedQuery,
     chamber: Chamber,
+    strategy: Strategy,
     writer: Writer,
     progress: Arc<Progress>,
 ) -> Result<()> {
     let scratch = chamber.runtime.disk_manager.clone();
-    let context = in_chamber(&planned.context, &chamber);
+    let context = in_chamber(&planned.context, &chamber, strategy);
     let rows = execute_stream(planned.plan.clone(), context)?;
     let mut rows = counted(rows, progress.clone());
     let push = async {
@@ -193,12 +196,13 @@ pub(crate) async fn run_plan(
 async fn run_explained(
     planned: PlannedQuery,
     chamber: Chamber,
+    strategy: Strategy,
     writer: Writer,
     progress: Arc<Progress>,
     notes: Vec<(String, String)>,
 ) -> Result<()> {
     let (schema, scratch) = (planned.schema.clone(), chamber.runtime.disk_manager.clone());
-    run_plan(planned, chamber, writer.clone(), progress).await?;
+    run_plan(planned, chamber, strategy, writer.clone(), progress).await?;
     if !notes.is_empty() {
         writer.push(text_rows(schema, notes)?, &scratch)?;
     }

@@ -421,7 +421,7 @@ impl Head {
             let progress = job.progress.clone();
             let work = move |chamber: Chamber| async move {
                 let planned = head.decode(&environment, &chamber, strategy)?;
-                run_plan(planned, chamber, into, progress).await
+                run_plan(planned, chamber, strategy, into, progress).await
             };
             let bees = context.chambers.division().bees;
             let least = if strategy.whole_crew { bees } else { 1 };

@@ -382,8 +382,9 @@ async fn upload_query(
             context.environment.meadow.clone(),
         );
         let (spec, progress) = (write_spec(context, target), job.progress.clone());
+        let strategy = ladder.strategy;
         let work = move |chamber: Chamber| async move {
-            let inside = in_chamber(&planned.context, &chamber);
+            let inside = in_chamber(&planned.context, &chamber, strategy);
             let rows = execute_stream(planned.plan.clone(), inside.clone())?;
             let rows = counted(rows, progress.clone());
             let write = write_cells(&host, &meadow, &spec, rows, inside);

@@ -14,6 +14,7 @@ mod inserts;
 mod interoperability;
 mod keeper;
 mod loads;
+mod memory;
 mod s3;
 mod signals;
 mod statements;

@@ -201,6 +201,7 @@ async fn try_once(
     let asked_at = clock.monotonic();
     let work = move |chamber: crate::chamber::Chamber| async move {
         let waited = environment.host.clock.monotonic().saturating_sub(asked_at);
+        chamber.divide(strategy);
         let runtime = Arc::clone(&chamber.runtime);
         let finished = run_task(&environment, task, runtime, chamber.budget_bytes).await?;
         Ok((finished, waited))

@@ -290,6 +290,12 @@ pub struct BenchIdle {
     /// How long the node is watched, in seconds
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
+    /// TPC-H scale factor of what lies in the storage when none is named
+    #[arg(long, default_value_t = 0.01, value_parser = scale)]
+    pub scale: f64,
+    /// Queries that the node runs before it rests
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
+    pub queries: Vec<u32>,
     #[command(flatten)]
     pub measure: Measure,
 }

@@ -41,7 +41,7 @@ pub fn configure() {
     };
 }
 
-/// Returns free memory to the system.
+/// Returns this thread's free memory, and what no thread owns, to the system.
 pub fn give_back() {
     // SAFETY: may be called at any time by any thread.
     unsafe { mi_collect(true) };

@@ -38,7 +38,7 @@ async fn watch(apiary: &Apiary, interrupts: &Interrupts, pause: Duration) -> Res
             () = tokio::time::sleep(pause) => {}
         }
         match apiary.status().await {
-            Ok(status) => keeper.look(&status),
+            Ok(status) => keeper.look(apiary, &status).await,
             Err(error) if error.kind() == ErrorKind::Retry => {
                 tracing::warn!(%error, "the node did not say how it is");
             }
@@ -61,10 +61,11 @@ pub struct IdleKeeper {
 }
 
 impl IdleKeeper {
-    pub fn look(&mut self, status: &NodeStatus) {
+    pub async fn look(&mut self, apiary: &Apiary, status: &NodeStatus) {
         let is_busy = status.running_queries > 0 || status.queued_tasks > 0;
         let work = status.requests.read_bytes + status.requests.written_bytes;
         if self.is_due(is_busy, work) {
+            apiary.on_each_thread(memory::give_back).await;
             memory::give_back();
         }
     }

@@ -11,6 +11,7 @@ mod threads;
 
 pub use machine::cores;
 pub use scratch::Scratch;
+pub use threads::thread_count as io_thread_count;
 
 use apiary_engine::host::{Clock, DiskFiles, Entropy, Host, Runtimes};
 use apiary_engine::settings::{Settings, StorageEnvironment};

@@ -203,6 +203,15 @@ impl Apiary {
         self.run(self.node().status()).await
     }
 
+    /// Calls a short function once on each of the node's threads that is not busy, and waits for it.
+    ///
+    /// For programs whose allocator keeps free memory for each thread: a node that rests has no other
+    /// occasion to give it back.
+    pub async fn on_each_thread(&self, work: fn()) {
+        let blocking = &self.node().environment().host.blocking;
+        self.inner.runtimes.on_each_thread(blocking, work).await;
+    }
+
     /// Refuses new work, finishes what runs, stops. A second call does nothing.
     pub async fn shutdown(&self) -> Result<()> {
         self.run(self.node().shutdown()).await

@@ -4,11 +4,17 @@
 //! never wait behind a query. Never blocks on drop: a runtime that is dropped inside another one
 //! would panic, so both are told to stop in the background.
 
-use apiary_engine::host::Runtimes;
+mod gate;
+
+use crate::host::io_thread_count;
+use apiary_engine::host::{Blocking, Runtimes};
 use apiary_engine::{Error, Result};
 use futures::Stream;
+use futures::future::join_all;
+use gate::Gate;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -21,6 +27,7 @@ pub(crate) struct OwnedRuntimes {
     query: Option<Runtime>,
     control: Option<Runtime>,
     handles: Runtimes,
+    bees: usize,
 }
 
 impl OwnedRuntimes {
@@ -35,11 +42,36 @@ impl OwnedRuntimes {
             query: Some(query),
             control: Some(control),
             handles,
+            bees,
         })
     }
 
     pub(crate) fn handles(&self) -> &Runtimes {
         &self.handles
+    }
+
+    /// Calls a function on every thread of the runtimes and of the I/O threads behind `blocking`, and
+    /// waits for it. A thread that is busy for longer than a gate waits is left out.
+    pub(crate) async fn on_each_thread(&self, blocking: &Arc<dyn Blocking>, work: fn()) {
+        for (runtime, count) in [
+            (&self.handles.query, self.bees.max(1)),
+            (&self.handles.control, CONTROL_THREADS),
+        ] {
+            let gate = Arc::new(Gate::new(count));
+            let calls = (0..count).map(|_| {
+                let gate = gate.clone();
+                runtime.spawn(async move { gate.pass(work) })
+            });
+            let calls: Vec<_> = calls.collect();
+            join_all(calls).await;
+        }
+        let count = io_thread_count(self.bees);
+        let gate = Arc::new(Gate::new(count));
+        let calls = (0..count).map(|_| {
+            let gate = gate.clone();
+            blocking.call(move || gate.pass(work))
+        });
+        join_all(calls).await;
     }
 
     /// Polls `future` wherever the caller polls, with our timers and I/O in reach.

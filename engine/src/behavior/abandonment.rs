@@ -48,6 +48,13 @@ pub struct Strategy {
     pub whole_crew: bool,
     pub spilling_joins: SpillingJoins,
     pub batch_rows: usize,
+    /// What operators that can spill may hold together, in percent of the chamber. The rest is for
+    /// what they need to spill: a sort whose keys are computed, or wider than its rows, needs several
+    /// times of what it holds.
+    pub held_percent: u8,
+    /// Spilled runs that one merge reads at once; 0 for as many as memory allows. Without a bound the
+    /// sort that is done first takes all, and those beside it have nothing left to merge with.
+    pub merged_runs: usize,
 }
 
 impl Strategy {
@@ -55,6 +62,8 @@ impl Strategy {
         whole_crew: false,
         spilling_joins: SpillingJoins::None,
         batch_rows: BATCH_ROWS,
+        held_percent: 75,
+        merged_runs: 0,
     };
 }
 
@@ -89,7 +98,8 @@ pub fn classify(error: &Error) -> FailureClass {
 /// What to do after the attempts so far, the newest last.
 ///
 /// The ladder for memory: every bee's budget and large joins that spill; then smaller batches, twice,
-/// and all joins that can spill. A panic and a lost bee are tried once more as they were.
+/// and all joins that can spill; and less that is held before it is spilled, and merged at once. A
+/// panic and a lost bee are tried once more as they were.
 pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
     let Some(last) = history.last() else {
         return Verdict::Again(Strategy::FIRST);
@@ -106,28 +116,73 @@ pub fn plan_next(history: &[Record], rows_delivered: bool) -> Verdict {
         FailureClass::Panic if times > 1 => Verdict::Abandon,
         FailureClass::Panic | FailureClass::BeeLost => Verdict::Again(last.strategy),
         FailureClass::Memory => {
-            let (spilling_joins, batch_rows) = match times {
-                1 => (SpillingJoins::Large, BATCH_ROWS),
-                2 => (SpillingJoins::All, BATCH_ROWS_SMALL),
-                _ => (SpillingJoins::All, BATCH_ROWS_TINY),
-            };
-            Verdict::Again(Strategy {
+            let all = Strategy {
                 whole_crew: true,
-                spilling_joins,
-                batch_rows,
+                spilling_joins: SpillingJoins::All,
+                ..Strategy::FIRST
+            };
+            Verdict::Again(match times {
+                1 => Strategy {
+                    spilling_joins: SpillingJoins::Large,
+                    held_percent: 50,
+                    merged_runs: 16,
+                    ..all
+                },
+                2 => Strategy {
+                    batch_rows: BATCH_ROWS_SMALL,
+                    held_percent: 50,
+                    merged_runs: 8,
+                    ..all
+                },
+                _ => Strategy {
+                    batch_rows: BATCH_ROWS_TINY,
+                    held_percent: 25,
+                    merged_runs: 4,
+                    ..all
+                },
             })
         }
     }
 }
 
+/// Operators that hold all they need at once, whatever the plan, and what could be asked instead.
+const ADVICE: [(&str, &str); 3] = [
+    (
+        "WindowPieces",
+        "a window holds the rows of its largest partition at once: add PARTITION BY, or a frame that \
+         ends at the current row",
+    ),
+    (
+        "AggregateStream[",
+        "an aggregate without GROUP BY holds its whole state at once: group, or aggregate fewer values",
+    ),
+    (
+        "HashJoinInput",
+        "this join cannot spill: join on equal keys of plain types, or filter its smaller side",
+    ),
+];
+
 /// What a person could change, by the last failure.
-fn suggestion(history: &[Record]) -> &'static str {
-    match history.last().map(|record| record.class) {
-        Some(FailureClass::Memory) => {
-            "give the node more memory, run it when fewer queries run, or select fewer columns and rows"
+fn suggestion(history: &[Record]) -> String {
+    let Some(last) = history.last() else {
+        return "run the statement again".into();
+    };
+    match last.class {
+        FailureClass::Memory => {
+            let memory = "give the node more memory, run it when fewer queries run, or select fewer \
+                columns and rows";
+            // The message names the greatest holders first.
+            let named = ADVICE.iter().filter_map(|(operator, advice)| {
+                let place = last.error.find(operator)?;
+                Some((place, advice))
+            });
+            match named.min() {
+                Some((_, advice)) => format!("{advice}; or {memory}"),
+                None => memory.into(),
+            }
         }
-        Some(FailureClass::Panic) => "this is a defect: report the statement and this message",
-        _ => "run the statement again",
+        FailureClass::Panic => "this is a defect: report the statement and this message".into(),
+        _ => "run the statement again".into(),
     }
 }
 
@@ -252,5 +307,22 @@ mod tests {
         let text = report(&history);
         assert!(text.contains("after 2 attempts") && text.contains("[2] bee-0 with 64 MiB"));
         assert!(text.contains("all joins spill") && text.contains("more memory"));
+    }
+
+    #[test]
+    fn the_suggestion_fits_the_operator_that_holds_most() {
+        let failed = |error: &str| {
+            let failed = Record {
+                error: error.into(),
+                ..record(FailureClass::Memory, Strategy::FIRST)
+            };
+            report(&[failed])
+        };
+        let window = failed("WindowPieces[0]#1 consumed 9 MB. Error: AggregateStream[0] has 1 B");
+        assert!(window.contains("PARTITION BY"), "{window}");
+        let aggregate = failed("AggregateStream[1]#1 consumed 9 MB, WindowPieces[0] 1 MB");
+        assert!(aggregate.contains("GROUP BY"), "{aggregate}");
+        let other = failed("ExternalSorter[0] has 1 B");
+        assert!(other.ends_with("select fewer columns and rows"), "{other}");
     }
 }

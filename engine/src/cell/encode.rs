@@ -5,7 +5,8 @@
 //! Row groups end at a number of rows or of encoded bytes, whichever comes first.
 
 use super::checksums::{self, Recorder, chunk_ranges};
-use super::statistics::{self, NanWatch};
+use super::nans::{NanWatch, leaf_count};
+use super::statistics;
 use super::upload::Upload;
 use crate::error::{Error, Result};
 use crate::settings::Codec;
@@ -76,7 +77,7 @@ impl Format {
         let mut leaves = vec![0];
         for field in schema.fields() {
             let last = leaves.last().copied().unwrap_or(0);
-            leaves.push(last + statistics::leaf_count(field.data_type()));
+            leaves.push(last + leaf_count(field.data_type()));
         }
         Ok(Self {
             parquet: descriptor.root_schema_ptr(),
@@ -151,8 +152,8 @@ impl CellWriter {
         )
         .map_err(parquet_error)?;
         let factory = ArrowRowGroupWriterFactory::new(&file, format.schema.clone());
-        let leaf_count = format.leaves.last().copied().unwrap_or(0);
         Ok(Self {
+            nans: NanWatch::new(format.schema.fields()),
             format,
             file,
             factory,
@@ -166,7 +167,6 @@ impl CellWriter {
             encoders_bytes: 0,
             group_bytes: 0,
             group_rows: 0,
-            nans: NanWatch::new(leaf_count),
             rows: 0,
         })
     }
@@ -371,6 +371,9 @@ impl CellWriter {
     /// Writes the footer; what is left is to finish the upload.
     pub async fn finish(mut self) -> Result<EncodedCell> {
         self.close_group().await?;
+        if let Some(entry) = self.nans.entry() {
+            self.file.append_key_value_metadata(entry);
+        }
         self.file.append_key_value_metadata(self.checksums.entry());
         let metadata = self.file.finish().map_err(parquet_error)?;
         self.drain_footer().await?;

@@ -13,6 +13,7 @@ mod accept;
 mod cast;
 pub(crate) mod checksums;
 mod encode;
+pub(crate) mod nans;
 mod partition;
 mod sort;
 mod statistics;

@@ -10,8 +10,8 @@
 //! - Timestamps are milliseconds, the upper bound rounded up.
 //! - Binaries and booleans have null counts only; what lies inside arrays and maps has none.
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Fields, Float32Type, Float64Type};
+use super::nans::{NanWatch, leaf_count};
+use arrow::datatypes::{DataType, Fields};
 use chrono::{DateTime, Datelike};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
@@ -20,62 +20,6 @@ use std::fmt::Write;
 const STRING_CHARACTERS_MAX: usize = 32;
 /// Leaf columns with statistics, in order; beyond, the log would outgrow what it saves.
 const LEAVES_MAX: usize = 256;
-
-/// Notes per leaf column what Parquet's statistics do not say: whether a NaN was written.
-#[derive(Clone, Debug)]
-pub struct NanWatch(Vec<bool>);
-
-impl NanWatch {
-    pub fn new(leaf_count: usize) -> Self {
-        Self(vec![false; leaf_count])
-    }
-
-    /// Looks at a top-level column whose first leaf is `leaf`; returns the leaf after it.
-    pub fn observe(&mut self, column: &ArrayRef, leaf: usize) -> usize {
-        match column.data_type() {
-            DataType::Float32 => self.note(
-                leaf,
-                column
-                    .as_primitive::<Float32Type>()
-                    .values()
-                    .iter()
-                    .any(|v| v.is_nan()),
-            ),
-            DataType::Float64 => self.note(
-                leaf,
-                column
-                    .as_primitive::<Float64Type>()
-                    .values()
-                    .iter()
-                    .any(|v| v.is_nan()),
-            ),
-            DataType::Struct(_) => {
-                return column
-                    .as_struct()
-                    .columns()
-                    .iter()
-                    .fold(leaf, |leaf, c| self.observe(c, leaf));
-            }
-            _ => {}
-        }
-        leaf + leaf_count(column.data_type())
-    }
-
-    fn note(&mut self, leaf: usize, found: bool) {
-        if found && let Some(seen) = self.0.get_mut(leaf) {
-            *seen = true;
-        }
-    }
-}
-
-/// Parquet leaf columns of a type.
-pub fn leaf_count(data_type: &DataType) -> usize {
-    match data_type {
-        DataType::Struct(fields) => fields.iter().map(|f| leaf_count(f.data_type())).sum(),
-        DataType::List(field) | DataType::Map(field, _) => leaf_count(field.data_type()),
-        _ => 1,
-    }
-}
 
 /// `add.stats` of a finished cell; `fields` are those of its file.
 pub fn describe(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch) -> String {
@@ -162,8 +106,7 @@ fn collect(fields: &Fields, metadata: &ParquetMetaData, nans: &NanWatch, leaves:
 fn merge(data_type: &DataType, index: usize, metadata: &ParquetMetaData, nans: &NanWatch) -> Leaf {
     let mut nulls = Some(0);
     let mut bounds: Option<(Bound, Bound)> = None;
-    let has_nan = nans.0.get(index).copied().unwrap_or(true);
-    let mut known = !has_nan;
+    let mut known = !nans.has_nan(index);
     for group in metadata.row_groups() {
         let column = group.column(index);
         let group_nulls = column.statistics().and_then(|s| s.null_count_opt());
@@ -192,7 +135,7 @@ fn merge(data_type: &DataType, index: usize, metadata: &ParquetMetaData, nans: &
         min,
         max,
         nulls,
-        is_free_of_nan: data_type.is_floating() && !has_nan,
+        is_free_of_nan: nans.is_free(index),
     }
 }
 

@@ -73,7 +73,8 @@ impl Cell {
             clustering_provider: add.clustering_provider,
         };
         Ok(Self {
-            texts: texts.into_boxed_str(),
+            // A copy of exactly that size: a string that is shrunk keeps its place, which is larger.
+            texts: texts.as_str().into(),
             path_end,
             decoded_end,
             stats_end,

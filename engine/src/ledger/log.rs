@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 const READ_AHEAD: usize = 8;
 
 /// Bytes of commits that are read at once or wait to be applied, as far as one commit allows.
-const READ_AHEAD_BYTES: u64 = 6 << 20;
+const READ_AHEAD_BYTES: u64 = 3 << 20;
 
 /// A hint is a line; more is not one.
 const HINT_BYTES_MAX: u64 = 1 << 20;

@@ -4,13 +4,18 @@
 //! plan ([`plan_query`]); everything else that is not a write runs in [`run_catalog_statement`]. This
 //! module runs no plan: a chamber does.
 
+mod anew;
 mod bounds;
 mod codec;
 mod deletions;
 mod dialect;
+mod distincts;
 mod explain;
+mod footers;
 mod insert;
+mod large_limits;
 mod names;
+mod nested_loops;
 mod pieces;
 mod plan;
 mod provider;
@@ -21,6 +26,7 @@ mod semi_joins;
 mod spilling;
 mod statements;
 mod types;
+mod windows;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -65,14 +71,14 @@ pub trait Snapshots: Send + Sync + std::fmt::Debug {
 /// One for a node.
 #[derive(Debug, Default)]
 pub struct Caches {
-    footers: Arc<reader::FooterCache>,
+    footers: Arc<footers::FooterCache>,
 }
 
 impl Caches {
     /// Caches that hold at most `bytes_max` together.
     pub fn new(bytes_max: usize) -> Self {
         Self {
-            footers: Arc::new(reader::FooterCache::new(bytes_max)),
+            footers: Arc::new(footers::FooterCache::new(bytes_max)),
         }
     }
 

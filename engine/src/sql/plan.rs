@@ -3,10 +3,14 @@
 //! Frames are resolved to snapshots first and all at once, so that planning itself never waits for
 //! storage and a query sees one snapshot of each frame.
 
+use super::distincts::SplitDistincts;
 use super::explain::scan_totals;
+use super::large_limits::SpillLargeLimits;
 use super::names::{Hives, QueryFrames};
+use super::nested_loops::NestedLoops;
 use super::semi_joins::SinkSemiJoins;
 use super::spilling::SpillJoins;
+use super::windows::WindowsInPieces;
 use super::{Crew, Environment, PlannedQuery, Session};
 use crate::behavior::abandonment::SpillingJoins;
 use crate::error::{Error, Result};
@@ -40,6 +44,11 @@ const HASH_JOIN_SINGLE_PARTITION_ROWS: usize = 1 << 20;
 /// part of a bee's memory; rows of unknown size are taken to have so many bytes.
 const COLLECTED_SHARE: usize = 8;
 const COLLECTED_ROW_BYTES: usize = 64;
+
+/// The part of a bee's memory up to which the first rows of an order are kept in a heap, which cannot
+/// spill: at first, and once memory has run out.
+const HEAP_SHARE: usize = 4;
+const HEAP_SHARE_AFTER: usize = 64;
 
 /// The part of a bee's memory that one sort sets aside for merging its spilled runs.
 const SORT_RESERVATION_SHARE: usize = 32;
@@ -146,13 +155,39 @@ fn session_state(
         .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
         .with_default_features()
         .with_optimizer_rule(Arc::new(SinkSemiJoins));
-    if crew.spilling_joins == SpillingJoins::None {
+    let has_run_out = crew.spilling_joins != SpillingJoins::None;
+    let heap_share = match has_run_out {
+        true => HEAP_SHARE_AFTER,
+        false => HEAP_SHARE,
+    };
+    let state = state.with_physical_optimizer_rule(Arc::new(SpillLargeLimits {
+        heap_bytes_max: bee_bytes(crew).map_or(usize::MAX, |bytes| bytes / heap_share),
+    }));
+    // Where a plan is cut is decided by the kinds of its operators.
+    let state = match crew.for_swarm {
+        true => state,
+        false => state
+            .with_physical_optimizer_rule(Arc::new(NestedLoops {
+                spills_cross_joins: has_run_out,
+            }))
+            .with_physical_optimizer_rule(Arc::new(WindowsInPieces)),
+    };
+    if !has_run_out {
         return state.build();
     }
     state
+        .with_optimizer_rule(Arc::new(SplitDistincts))
         .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
         .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
         .build()
+}
+
+/// The memory of one bee; `None` when nothing bounds it.
+fn bee_bytes(crew: &Crew) -> Option<usize> {
+    match crew.runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => Some(bytes),
+        _ => None,
+    }
 }
 
 fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
@@ -181,7 +216,7 @@ fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
     }
     // What a sort sets aside for its merge must leave room for the sort: DataFusion's 10 MiB for
     // each of them is more than a small bee has.
-    if let MemoryLimit::Finite(bee_bytes) = crew.runtime.memory_pool.memory_limit() {
+    if let Some(bee_bytes) = bee_bytes(crew) {
         if crew.spilling_joins != SpillingJoins::None {
             let collected_bytes = HASH_JOIN_SINGLE_PARTITION_BYTES.min(bee_bytes / COLLECTED_SHARE);
             options.optimizer.hash_join_single_partition_threshold = collected_bytes;

@@ -18,6 +18,9 @@ const MEMBERS: &str = "apiary.members";
 /// Timestamps outside years 1970 to 9999 are nonsense and would poison what is ordered by them.
 const TIMESTAMP_MS_MAX: i64 = 253_402_300_799_999;
 
+/// A line of a large commit, an add, has at least so many bytes.
+const LINE_BYTES: usize = 128;
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     #[error("it holds no action")]
@@ -98,6 +101,11 @@ pub fn encode_commit(head: &Head, actions: &[Action]) -> Result<Vec<u8>, serde_j
 /// Reads a commit and checks it: its seal when it is ours, its values always.
 pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CommitError> {
     let mut commit = Commit::default();
+    // A list that grows is there twice while it moves. Short lines are no reason to reserve much.
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    commit
+        .actions
+        .reserve_exact(lines.min(bytes.len() / LINE_BYTES));
     let mut line_count = 0_u64;
     let mut seal = None;
     let mut rest = bytes;

@@ -429,7 +429,7 @@ async fn rest(apiary: &Apiary, seconds: u64) -> Result<Value> {
     // Long enough for the memory of the start to be given back.
     for _ in 0..3 {
         tokio::time::sleep(crate::start::LOOK).await;
-        keeper.look(&apiary.status().await?);
+        keeper.look(apiary, &apiary.status().await?).await;
     }
     let before = apiary.status().await?.requests;
     let (started, cpu_before) = (Instant::now(), memory::process_cpu());

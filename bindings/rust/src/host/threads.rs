@@ -20,10 +20,15 @@ pub(super) struct IoThreads {
     jobs: Sender<Job>,
 }
 
+/// How many there are.
+pub fn thread_count(bees: usize) -> usize {
+    bees.saturating_mul(2).max(THREADS_MIN)
+}
+
 impl IoThreads {
     pub fn start(bees: usize) -> io::Result<Self> {
         let (jobs, receiver) = crossbeam_channel::bounded(WAITING_MAX);
-        for index in 0..bees.saturating_mul(2).max(THREADS_MIN) {
+        for index in 0..thread_count(bees) {
             let receiver = receiver.clone();
             thread::Builder::new()
                 .name(format!("apiary-io-{index}"))

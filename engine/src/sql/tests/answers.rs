@@ -128,6 +128,32 @@ async fn float_bounds_of_cells_known_to_hold_no_nan_prune() {
 }
 
 #[tokio::test]
+async fn row_groups_and_pages_are_pruned_by_floats_that_hold_no_nan() {
+    let world = World::new().await;
+    let rising = || (0..500).map(f64::from);
+    let with_nan = || rising().map(|value| if value == 420.0 { f64::NAN } else { value });
+    let column = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let rows = batch(vec![
+        ("x", column(rising().collect())),
+        ("y", column(with_nan().collect())),
+    ]);
+    // Ten row groups of one cell.
+    world.written("t", &rows, 50).await;
+    for (filter, found, groups) in [
+        ("x >= 430", 70, "10 total → 2 matched"),
+        // The NaN is above all numbers, and nobody knows which row groups have one.
+        ("y > 498", 2, "10 total → 10 matched"),
+        ("y < 5 AND x < 5", 5, "10 total → 1 matched"),
+    ] {
+        let text = format!("SELECT count(x + y) FROM t WHERE {filter}");
+        assert_eq!(world.number(&text).await, found, "{filter}");
+        let analyzed = world.sql(&format!("EXPLAIN ANALYZE {text}")).await;
+        let pruned = format!("row_groups_pruned_statistics={groups}");
+        assert!(analyzed.contains(&pruned), "{filter}: {analyzed}");
+    }
+}
+
+#[tokio::test]
 async fn null_counts_of_nested_columns_are_unknown() {
     let world = World::new().await;
     let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([
