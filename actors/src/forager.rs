@@ -43,7 +43,7 @@ use tracked::Tracked;
 const WARM: Duration = Duration::from_secs(300);
 const POLL_LEAST: Duration = Duration::from_millis(20);
 const POLL_WARM_MAX: Duration = Duration::from_secs(1);
-const POLL_COLD: Duration = Duration::from_secs(12);
+const POLL_COLD: Duration = Duration::from_secs(15);
 /// Queries are listed behind the bell, which may be lost.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_COLD: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ pub(crate) struct State {
     queries: BTreeMap<QueryId, Tracked>,
     /// Queries whose plan is being read, or that are of no use here.
     ignored: BTreeMap<QueryId, Ignored>,
-    cleaning: BTreeMap<QueryId, AbortOnDropHandle<()>>,
+    cleaning: BTreeMap<QueryId, Cleaning>,
     /// The last sign of a query.
     active_at: Option<Duration>,
     listed_at: Option<Duration>,
@@ -131,6 +131,13 @@ pub(crate) struct State {
     /// What the Heartbeat was told.
     was_busy: bool,
     _alive: Alive,
+}
+
+/// A query that is over. What deletes its objects is never aborted: a put of its own that is on its way
+/// would come after the deletions.
+enum Cleaning {
+    Later { _timer: AbortOnDropHandle<()> },
+    Now { _work: AbortOnDropHandle<()> },
 }
 
 /// A query that this node does not work on.
@@ -561,12 +568,16 @@ impl State {
         {
             drop(tracked);
             let timer = self.remind(myself, GRACE * 2, Message::Clean { query });
-            self.cleaning.insert(query, timer);
+            self.cleaning
+                .insert(query, Cleaning::Later { _timer: timer });
         }
     }
 
     /// Deletes what is under a query, after saying that it is over.
     fn clean(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<EndReason>) {
+        if let Some(Cleaning::Now { .. }) = self.cleaning.get(&query) {
+            return;
+        }
         let grace = match (end, self.with.is_resident && self.draining.is_none()) {
             (Some(_), true) => GRACE,
             _ => Duration::ZERO,
@@ -577,7 +588,7 @@ impl State {
             query,
             result,
         });
-        self.cleaning.insert(query, work);
+        self.cleaning.insert(query, Cleaning::Now { _work: work });
     }
 
     fn cleaned(&mut self, query: QueryId, result: Outcome<()>) {
@@ -595,16 +606,12 @@ impl State {
         self.poll = None;
         self.ignored.clear();
         let waiting: Vec<QueryId> = self.cleaning.keys().copied().collect();
-        let running: Vec<(QueryId, bool, bool)> = std::mem::take(&mut self.queries)
-            .into_iter()
-            .map(|(query, tracked)| (query, tracked.is_mine(), tracked.has_run()))
-            .collect();
-        for (query, is_mine, _) in running {
-            if is_mine {
+        for (query, tracked) in std::mem::take(&mut self.queries) {
+            if tracked.is_mine() {
                 self.clean(myself, query, Some(EndReason::Cancelled));
             }
         }
-        // Without their grace: whoever is late cleans up after itself.
+        // At once: whoever is late cleans up after itself.
         for query in waiting {
             self.clean(myself, query, None);
         }

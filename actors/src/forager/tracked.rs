@@ -40,6 +40,8 @@ pub(super) struct Tracked {
     head: Option<Vec<u32>>,
     has_run: bool,
     releases: BTreeMap<TaskKey, u32>,
+    /// What the round under way looks for.
+    asked: Vec<TaskKey>,
     /// The timer or the requests of a round.
     round: Option<AbortOnDropHandle<()>>,
     /// When something was learnt last: pauses grow from there.
@@ -75,6 +77,7 @@ impl Tracked {
             head,
             has_run: false,
             releases: BTreeMap::new(),
+            asked: Vec::new(),
             round: None,
             moved_at: now,
             end_asked_at: now,
@@ -208,6 +211,11 @@ impl Tracked {
         now: Duration,
         found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
     ) {
+        for key in std::mem::take(&mut self.asked) {
+            if !found.iter().any(|(found, _)| *found == key) {
+                self.foraging.missed(now, key);
+            }
+        }
         for (key, output) in found {
             self.moved_at = now;
             match output {
@@ -283,8 +291,9 @@ impl Tracked {
             self.end_asked_at = now;
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
+        self.asked = self.foraging.wanted(now, swarm);
         RoundPlan {
-            outputs: self.foraging.wanted(now, swarm),
+            outputs: self.asked.clone(),
             end,
             plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
         }

@@ -6,8 +6,9 @@
 //! stop listing it, or list it without progress. Claims only save work: whichever attempt commits
 //! first has the output.
 //!
-//! Invariants: a task is started only when every output that it reads is known to be there; a node
-//! runs one attempt at a task at a time; a task that is not done is sooner or later overdue for every
+//! Invariants: a task is started only when every output that it reads is known to be there, and one
+//! that was placed elsewhere only when its own was just looked for and is not; a node runs one attempt
+//! at a task at a time; a task that is not done is sooner or later overdue for every
 //! node with an idle bee, unless whoever has it is alive and gets on.
 
 use super::membership::{NodeState, SwarmView};
@@ -20,6 +21,10 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(4);
 /// What each place in the order of distance adds.
 const PATIENCE_STEP: Duration = Duration::from_millis(150);
+/// How old the knowledge that an output is missing may be for an attempt that was not placed here.
+const MISSED_FRESH: Duration = Duration::from_secs(2);
+/// Outputs that a node without work looks for, to see how far a query is.
+const IDLE_LOOKS: usize = 16;
 /// How long a running attempt may show no progress.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -41,6 +46,8 @@ struct Task {
     attempt: u32,
     /// Whoever is known to have claimed it, and since when.
     holder: Option<(NodeId, Duration)>,
+    /// When its output was looked for last, and was not there.
+    missed_at: Option<Duration>,
     /// The progress that its holder's beats show, and when it was first seen.
     progress: Option<(u64, Duration)>,
 }
@@ -76,6 +83,7 @@ impl Foraging {
                 state: State::Open,
                 attempt: 0,
                 holder: None,
+                missed_at: None,
                 progress: None,
             };
             Some((key, task))
@@ -101,6 +109,13 @@ impl Foraging {
             task.state = State::Done;
         }
         self.open_stages(now);
+    }
+
+    /// Its output was looked for and is not there.
+    pub fn missed(&mut self, now: Duration, key: TaskKey) {
+        if let Some(task) = self.tasks.get_mut(&key) {
+            task.missed_at = Some(now);
+        }
     }
 
     /// An own attempt ended without an output; another may follow.
@@ -230,8 +245,15 @@ impl Foraging {
                 }
             }
         }
-        for stage in stages {
-            wanted.extend(self.tasks_of(stage).map(|(key, _)| *key));
+        for stage in &stages {
+            wanted.extend(self.tasks_of(*stage).map(|(key, _)| *key));
+        }
+        if stages.is_empty() && self.running() == 0 {
+            let opened = |(key, task): &(&TaskKey, &Task)| {
+                task.state == State::Open && self.opened_at(**key).is_some()
+            };
+            let opened = self.tasks.iter().filter(opened).take(IDLE_LOOKS);
+            wanted.extend(opened.map(|(key, _)| *key));
         }
         wanted.retain(|key| self.tasks[key].state == State::Open);
         wanted.into_iter().collect()
@@ -264,7 +286,7 @@ impl Foraging {
                     attempt: 0,
                     must_claim: false,
                 });
-            } else if self.is_overdue(now, *key, task, swarm) {
+            } else if task.was_missed(now) && self.is_overdue(now, *key, task, swarm) {
                 // Nodes that are hungry together begin with different tasks.
                 others.push((distance(self.me, *key), *key));
             }
@@ -321,6 +343,11 @@ impl Foraging {
 }
 
 impl Task {
+    fn was_missed(&self, now: Duration) -> bool {
+        self.missed_at
+            .is_some_and(|at| now.saturating_sub(at) <= MISSED_FRESH)
+    }
+
     /// Who should be running it.
     fn responsible(&self) -> Option<NodeId> {
         self.holder.map(|(node, _)| node).or(self.preferred)
@@ -426,6 +453,20 @@ mod tests {
         }
     }
 
+    /// Looks for what is wanted, in vain, and starts.
+    fn start(
+        at: u64,
+        one: &mut Foraging,
+        idle: usize,
+        budget: u64,
+        swarm: &SwarmView,
+    ) -> Vec<Start> {
+        for key in one.wanted(seconds(at), swarm) {
+            one.missed(seconds(at), key);
+        }
+        one.start(seconds(at), idle, budget, swarm)
+    }
+
     fn keys(starts: &[Start]) -> Vec<(TaskKey, bool)> {
         starts
             .iter()
@@ -472,15 +513,15 @@ mod tests {
                 members: members.into_iter().collect(),
             };
             let mut one = Foraging::new(seconds(0), node(1), &plan(), None);
-            one.start(seconds(0), 1, 10, &swarm);
+            start(0, &mut one, 1, 10, &swarm);
             one.done(seconds(0), key(1, 0));
             for at in 0..from {
                 assert!(
-                    one.start(seconds(at), 1, 10, &swarm).is_empty(),
+                    start(at, &mut one, 1, 10, &swarm).is_empty(),
                     "{state:?} at {at}"
                 );
             }
-            let starts = one.start(seconds(from + 1), 1, 10, &swarm);
+            let starts = start(from + 1, &mut one, 1, 10, &swarm);
             assert_eq!(keys(&starts), [(key(1, 1), true)], "{state:?}");
         }
     }
@@ -488,7 +529,7 @@ mod tests {
     #[test]
     fn a_claim_that_gets_on_is_left_alone_and_one_that_stands_still_is_not() {
         let mut one = Foraging::new(seconds(0), node(1), &plan(), None);
-        one.start(seconds(0), 1, 10, &SwarmView::default());
+        start(0, &mut one, 1, 10, &SwarmView::default());
         one.done(seconds(0), key(1, 0));
         let swarm = |progress| SwarmView {
             members: vec![member(2, NodeState::Alive, vec![(key(1, 1), progress)])],
@@ -496,22 +537,19 @@ mod tests {
         for at in 0..500 {
             let swarm = swarm(at);
             one.observe(seconds(at), query(), &swarm);
-            assert!(one.start(seconds(at), 1, 10, &swarm).is_empty(), "at {at}");
+            assert!(start(at, &mut one, 1, 10, &swarm).is_empty(), "at {at}");
         }
         let swarm = swarm(499);
         one.observe(seconds(500), query(), &swarm);
-        assert!(one.start(seconds(550), 1, 10, &swarm).is_empty());
+        assert!(start(550, &mut one, 1, 10, &swarm).is_empty());
         assert_eq!(
-            keys(&one.start(seconds(565), 1, 10, &swarm)),
+            keys(&start(565, &mut one, 1, 10, &swarm)),
             [(key(1, 1), true)]
         );
         // It was claimed meanwhile, by a node that then falls silent.
         one.claimed(seconds(565), key(1, 1), node(3), 0);
-        assert!(
-            one.start(seconds(566), 1, 10, &SwarmView::default())
-                .is_empty()
-        );
-        let again = one.start(seconds(570), 1, 10, &SwarmView::default());
+        assert!(start(566, &mut one, 1, 10, &SwarmView::default()).is_empty());
+        let again = start(570, &mut one, 1, 10, &SwarmView::default());
         assert_eq!((again[0].key, again[0].attempt), (key(1, 1), 1));
     }
 
@@ -521,9 +559,9 @@ mod tests {
             members: vec![member(2, NodeState::Dead, vec![])],
         };
         let mut three = Foraging::new(seconds(0), node(3), &plan(), None);
-        assert!(three.start(seconds(99), 0, 10, &swarm).is_empty());
-        assert!(three.start(seconds(99), 1, 9, &swarm).is_empty());
-        assert_eq!(three.start(seconds(99), 1, 10, &swarm).len(), 1);
+        assert!(start(99, &mut three, 0, 10, &swarm).is_empty());
+        assert!(start(99, &mut three, 1, 9, &swarm).is_empty());
+        assert_eq!(start(99, &mut three, 1, 10, &swarm).len(), 1);
     }
 
     /// Whoever dies when, the query ends as long as one node is left.
@@ -540,7 +578,7 @@ mod tests {
         while !one.is_over() {
             at += 1;
             assert!(at < 100, "{one:?}");
-            for start in one.start(seconds(at), 1, 10, &swarm) {
+            for start in start(at, &mut one, 1, 10, &swarm) {
                 match at % 3 {
                     0 => one.released(seconds(at), start.key),
                     _ => one.done(seconds(at), start.key),

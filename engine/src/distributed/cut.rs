@@ -16,6 +16,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
@@ -35,10 +36,9 @@ use std::sync::Arc;
 type Plan = Arc<dyn ExecutionPlan>;
 type DfResult<T> = datafusion::common::Result<T>;
 
-/// By how much an operator that keeps fewer rows (a filter, an aggregate) lowers the number of tasks
-/// above the next exchange. With two, the aggregate of two producers ends in the head, which saves a
-/// stage.
-const FEWER_ROWS_FACTOR: f64 = 2.0;
+/// The groups of a scan up to here are put together in one task, the head as a rule: a stage more
+/// would cost more than it saves.
+const ONE_TASK_GROUPS_BYTES: u64 = 32 << 20;
 
 /// What the swarm offers a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,9 @@ fn whole(plan: &Plan) -> Result<Option<String>> {
 async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
     let bytes_per_task = spread.bytes_per_task.max(1);
     let desired = move |event: DesiredTaskCountEvent<'_>| {
+        if is_small_final(event.plan) {
+            return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
+        }
         let scan = event.plan.downcast_ref::<FrameScanExec>()?;
         let tasks = scan.kept_bytes().div_ceil(bytes_per_task).max(1);
         let tasks = usize::try_from(tasks).unwrap_or(usize::MAX);
@@ -148,7 +151,7 @@ async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
         .with_query_planner(Arc::new(Planned(Arc::clone(&planned.plan))))
         .with_distributed_planner()
         .with_distributed_max_tasks_per_stage(spread.tasks_max.max(1))?
-        .with_distributed_cardinality_effect_task_scale_factor(FEWER_ROWS_FACTOR)?
+        .with_distributed_cardinality_effect_task_scale_factor(1.0)?
         .with_distributed_broadcast_joins(true)?
         .with_distributed_children_isolator_unions(false)?
         // Panics on grouping sets.
@@ -162,6 +165,21 @@ async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
     let nothing = LogicalPlanBuilder::empty(false).build()?;
     let planner = Arc::clone(state.query_planner());
     Ok(planner.create_physical_plan(&nothing, &state).await?)
+}
+
+/// Whether it puts together the groups of a small scan.
+fn is_small_final(plan: &Plan) -> bool {
+    let is_final = plan
+        .downcast_ref::<AggregateExec>()
+        .is_some_and(|aggregate| {
+            matches!(
+                aggregate.mode(),
+                AggregateMode::Final | AggregateMode::FinalPartitioned
+            )
+        });
+    is_final
+        && crate::sql::scan_totals(plan)
+            .is_ok_and(|totals| totals.bytes_kept <= ONE_TASK_GROUPS_BYTES)
 }
 
 /// Gives the plan that there is already.
