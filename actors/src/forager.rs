@@ -91,9 +91,11 @@ pub(crate) enum Message {
     },
     Clean {
         query: QueryId,
+        end: Option<EndReason>,
     },
     Cleaned {
         query: QueryId,
+        end: Option<EndReason>,
         result: Outcome<()>,
     },
     Claims {
@@ -126,18 +128,27 @@ pub(crate) struct State {
     active_at: Option<Duration>,
     listed_at: Option<Duration>,
     bell: Option<String>,
+    /// Queries that the bell named before.
+    rung: BTreeSet<QueryId>,
     poll: Option<AbortOnDropHandle<()>>,
     draining: Option<Vec<Reply<()>>>,
+    /// Bees that had nothing to do at the last look.
+    idle_bees: usize,
     /// What the Heartbeat was told.
-    was_busy: bool,
+    was_busy: Option<bool>,
     _alive: Alive,
 }
 
 /// A query that is over. What deletes its objects is never aborted: a put of its own that is on its way
 /// would come after the deletions.
 enum Cleaning {
-    Later { _timer: AbortOnDropHandle<()> },
-    Now { _work: AbortOnDropHandle<()> },
+    Later {
+        end: Option<EndReason>,
+        _timer: AbortOnDropHandle<()>,
+    },
+    Now {
+        _work: AbortOnDropHandle<()>,
+    },
 }
 
 /// A query that this node does not work on.
@@ -147,6 +158,8 @@ enum Ignored {
         since: Duration,
         _work: AbortOnDropHandle<()>,
     },
+    /// It is this node's, and nobody drives it.
+    Own { since: Duration },
     /// Its plan is not there: not yet, or not any more.
     Planless { since: Duration },
     /// Its plan is of another build, or damaged: who coordinates it may still be watched.
@@ -176,9 +189,11 @@ impl Actor for Forager {
             active_at: None,
             listed_at: None,
             bell: None,
+            rung: BTreeSet::new(),
             poll: None,
             draining: None,
-            was_busy: false,
+            idle_bees: 0,
+            was_busy: None,
             _alive: alive,
             with,
         };
@@ -199,7 +214,10 @@ impl Actor for Forager {
                 state.coordinate(&myself, plan, head, reply);
             }
             Message::Finish { query, reason } => state.finish(&myself, query, reason),
-            Message::Poll => state.begin_poll(&myself),
+            Message::Poll => {
+                state.was_busy = None;
+                state.begin_poll(&myself);
+            }
             Message::Polled { result } => state.polled(&myself, result),
             Message::Planned { query, result } => state.planned(&myself, query, result),
             Message::Round { query } => state.begin_round(&myself, query),
@@ -207,8 +225,8 @@ impl Actor for Forager {
             Message::Attempted { query, key, result } => {
                 state.attempted(&myself, query, key, result);
             }
-            Message::Clean { query } => state.clean(&myself, query, None),
-            Message::Cleaned { query, result } => state.cleaned(query, result),
+            Message::Clean { query, end } => state.clean(&myself, query, end, None),
+            Message::Cleaned { query, end, result } => state.cleaned(&myself, query, end, result),
             Message::Claims { reply } => {
                 let claims = state.queries.values().flat_map(Tracked::claims).collect();
                 let _ = reply.send(claims);
@@ -224,8 +242,9 @@ impl Actor for Forager {
 impl State {
     fn tell_busy(&mut self) {
         let is_busy = !self.queries.is_empty();
-        if self.was_busy != is_busy {
-            self.was_busy = is_busy;
+        // Again at every poll: either of the two may have been restarted.
+        if self.was_busy != Some(is_busy) {
+            self.was_busy = Some(is_busy);
             self.with.swarm.set_busy(is_busy);
         }
     }
@@ -309,13 +328,29 @@ impl State {
                 }
                 if let Some(listed) = listed {
                     let there: BTreeSet<QueryId> = listed.iter().copied().collect();
-                    self.ignored.retain(|query, _| there.contains(query));
+                    // One that is awaited is not listed yet.
+                    self.ignored.retain(|query, ignored| {
+                        there.contains(query) || !matches!(ignored, Ignored::Foreign { .. })
+                    });
                     for query in listed {
                         self.found(myself, query, false);
                     }
                 }
-                for query in rung.into_iter().chain(self.awaited()) {
+                let is_rung = !rung.is_empty();
+                let new: Vec<QueryId> = rung
+                    .iter()
+                    .filter(|id| !self.rung.contains(id))
+                    .copied()
+                    .collect();
+                if is_rung {
+                    self.rung = rung.into_iter().collect();
+                }
+                let awaited = self.awaited();
+                for query in new {
                     self.found(myself, query, true);
+                }
+                for query in awaited {
+                    self.found(myself, query, false);
                 }
             }
             Ok(Err(error)) => tracing::debug!(%error, "the bell cannot be read"),
@@ -341,16 +376,28 @@ impl State {
         let now = self.now();
         match self.ignored.get(&query) {
             Some(Ignored::Reading { .. }) => return,
+            Some(Ignored::Own { since }) => {
+                if now.saturating_sub(*since) > ORPHAN_AGE {
+                    self.ignored.remove(&query);
+                    self.clean(myself, query, Some(EndReason::Failed), None);
+                }
+                return;
+            }
             Some(Ignored::Planless { since }) if now.saturating_sub(*since) > ORPHAN_AGE => {
                 // What a dead node left behind, or a late worker.
                 self.ignored.remove(&query);
-                return self.clean(myself, query, None);
+                return self.clean(myself, query, None, None);
             }
             Some(Ignored::Foreign { coordinator, since }) => {
-                let is_old = now.saturating_sub(*since) > ORPHAN_AGE * 4;
-                if is_old && coordinator.is_none_or(|node| self.is_gone(node)) {
+                let age = now.saturating_sub(*since);
+                let coordinator = *coordinator;
+                let is_gone = coordinator.is_some_and(|node| self.is_gone(node));
+                // Nobody knows whose it is: older than any query may be.
+                let is_ancient = coordinator.is_none() && age > self.ancient();
+                if (is_gone && age > ORPHAN_AGE * 4) || is_ancient {
                     self.ignored.remove(&query);
-                    self.clean(myself, query, Some(EndReason::Abandoned));
+                    let end = Some(EndReason::Abandoned);
+                    self.clean(myself, query, end, coordinator);
                 }
                 return;
             }
@@ -389,6 +436,10 @@ impl State {
         };
         let foreign = |coordinator| Ignored::Foreign { coordinator, since };
         match result {
+            // An earlier instance's, or one whose driver has not told yet.
+            Ok(Ok(Some(plan))) if plan.coordinator == self.with.node_id => {
+                self.ignored.insert(query, Ignored::Own { since });
+            }
             Ok(Ok(Some(plan))) if plan.build == BUILD => {
                 self.active_at = Some(now);
                 let tracked = Tracked::new(now, self.with.node_id, Arc::new(plan), None);
@@ -404,12 +455,19 @@ impl State {
             Ok(Ok(None)) => {
                 self.ignored.insert(query, Ignored::Planless { since });
             }
-            Ok(Err(error)) => {
+            Ok(Err(error @ Error::Corrupt { .. })) => {
                 tracing::warn!(%error, "a query's plan cannot be read");
                 self.ignored.insert(query, foreign(None));
             }
+            // Read again when it is listed the next time.
+            Ok(Err(error)) => tracing::debug!(%error, "a query's plan cannot be read now"),
             Err(panic) => tracing::error!(panic, "reading a query's plan panicked"),
         }
+    }
+
+    /// Longer than any query of this meadow may take.
+    fn ancient(&self) -> Duration {
+        self.with.environment.settings.query_deadline() * 2
     }
 
     /// Whether a node was seen to be dead, or was not seen at all.
@@ -446,7 +504,7 @@ impl State {
         let Some(tracked) = self.queries.get_mut(&query) else {
             return;
         };
-        let idle = division.bees.saturating_sub(running);
+        let idle = division.bees.saturating_sub(running).min(self.idle_bees);
         let starts = tracked.start(now, idle, division.budget_per_bee_bytes, &swarm);
         for start in starts {
             let job = tracked.job(start);
@@ -485,7 +543,7 @@ impl State {
             return;
         };
         let plan = tracked.plan_round(now, &swarm);
-        let work = requests::round(meadow, query, plan);
+        let work = requests::round(meadow, self.with.bees.clone(), query, plan);
         let work = spawn_report(
             &self.with.environment.host.runtimes.control,
             myself,
@@ -502,7 +560,12 @@ impl State {
         };
         tracked.rested();
         match result {
-            Ok(Ok(Round { found, is_over })) => {
+            Ok(Ok(Round {
+                found,
+                is_over,
+                idle_bees,
+            })) => {
+                self.idle_bees = idle_bees;
                 if is_over && !tracked.is_mine() {
                     return self.leave(myself, query);
                 }
@@ -526,7 +589,7 @@ impl State {
         {
             tracing::info!(%query, "a query without a coordinator is ended");
             self.queries.remove(&query);
-            return self.clean(myself, query, Some(EndReason::Abandoned));
+            return self.clean(myself, query, Some(EndReason::Abandoned), Some(node));
         }
         self.advance(myself, query);
     }
@@ -557,7 +620,8 @@ impl State {
         self.active_at = Some(self.now());
         // Also one that an earlier instance knew.
         self.queries.remove(&query);
-        self.clean(myself, query, Some(reason));
+        self.ignored.remove(&query);
+        self.clean(myself, query, Some(reason), None);
     }
 
     /// Another node's query is over. Its coordinator deletes what is there; what was on its way from
@@ -567,14 +631,24 @@ impl State {
             && tracked.has_run()
         {
             drop(tracked);
-            let timer = self.remind(myself, GRACE * 2, Message::Clean { query });
-            self.cleaning
-                .insert(query, Cleaning::Later { _timer: timer });
+            self.clean_later(myself, query, None);
         }
     }
 
-    /// Deletes what is under a query, after saying that it is over.
-    fn clean(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<EndReason>) {
+    fn clean_later(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<EndReason>) {
+        let timer = self.remind(myself, GRACE * 2, Message::Clean { query, end });
+        self.cleaning
+            .insert(query, Cleaning::Later { end, _timer: timer });
+    }
+
+    /// Deletes what is under a query, after saying that it is over; not when `unless_alive` is.
+    fn clean(
+        &mut self,
+        myself: &ActorRef<Message>,
+        query: QueryId,
+        end: Option<EndReason>,
+        unless_alive: Option<NodeId>,
+    ) {
         if let Some(Cleaning::Now { .. }) = self.cleaning.get(&query) {
             return;
         }
@@ -583,19 +657,38 @@ impl State {
             _ => Duration::ZERO,
         };
         let with = self.with.clone();
-        let work = requests::clean(with.environment, with.node_id, query, end, grace);
+        let work = requests::clean(
+            with.environment,
+            with.node_id,
+            query,
+            end,
+            unless_alive,
+            grace,
+        );
         let work = self.spawn(myself, work, move |result| Message::Cleaned {
             query,
+            end,
             result,
         });
         self.cleaning.insert(query, Cleaning::Now { _work: work });
     }
 
-    fn cleaned(&mut self, query: QueryId, result: Outcome<()>) {
+    fn cleaned(
+        &mut self,
+        myself: &ActorRef<Message>,
+        query: QueryId,
+        end: Option<EndReason>,
+        result: Outcome<()>,
+    ) {
         self.cleaning.remove(&query);
         match result {
             Ok(Ok(())) => tracing::debug!(%query, "what a query left is gone"),
-            Ok(Err(error)) => tracing::warn!(%error, %query, "what a query left stays for now"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, %query, "what a query left stays for now");
+                if self.draining.is_none() {
+                    self.clean_later(myself, query, end);
+                }
+            }
             Err(panic) => tracing::error!(panic, "cleaning up after a query panicked"),
         }
     }
@@ -605,15 +698,25 @@ impl State {
         self.draining.get_or_insert_default().push(reply);
         self.poll = None;
         self.ignored.clear();
-        let waiting: Vec<QueryId> = self.cleaning.keys().copied().collect();
+        let waiting: Vec<(QueryId, Option<EndReason>)> = self
+            .cleaning
+            .iter()
+            .filter_map(|(query, cleaning)| match cleaning {
+                Cleaning::Later { end, .. } => Some((*query, *end)),
+                Cleaning::Now { .. } => None,
+            })
+            .collect();
         for (query, tracked) in std::mem::take(&mut self.queries) {
             if tracked.is_mine() {
-                self.clean(myself, query, Some(EndReason::Cancelled));
+                self.clean(myself, query, Some(EndReason::Cancelled), None);
+            } else if tracked.has_run() {
+                // Only what is over is deleted.
+                self.clean(myself, query, None, None);
             }
         }
         // At once: whoever is late cleans up after itself.
-        for query in waiting {
-            self.clean(myself, query, None);
+        for (query, end) in waiting {
+            self.clean(myself, query, end, None);
         }
     }
 

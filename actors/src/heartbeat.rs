@@ -184,6 +184,8 @@ impl State {
         self.busy = busy;
         // Others learn soon that this node works, and this one who else does.
         if busy {
+            // The first look finds who is new.
+            self.looks = 0;
             self.beat_soon(myself);
             self.look(myself);
         } else if !self.with.is_resident {
@@ -254,6 +256,12 @@ impl State {
         if !self.is_active() {
             return self.retire();
         }
+        // It may have become busy while this beat was written.
+        let next = if self.busy {
+            next.min(BEAT_CLAIMS)
+        } else {
+            next
+        };
         let control = &self.with.host.runtimes.control;
         self.beat_timer = Some(remind(control, myself, next, || Message::Beat));
     }

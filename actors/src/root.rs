@@ -18,7 +18,6 @@ use crate::node::Role;
 use crate::planner::{self, Planner};
 use crate::supervision::{Child, Children, Supervised, start_error};
 use crate::traced::Traced;
-use apiary_engine::behavior::placement::Distribute;
 use apiary_engine::behavior::temperature::Thresholds;
 use apiary_engine::catalog::Catalog;
 use apiary_engine::error::{Error, Result};
@@ -195,7 +194,7 @@ impl Tree {
         )));
         let arguments = forager::Arguments {
             node_id,
-            is_resident: is_resident && settings.distribute != Distribute::Off,
+            is_resident,
             environment: environment.clone(),
             bees: bees_handle.clone(),
             chambers: chambers.clone(),

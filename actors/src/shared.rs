@@ -65,6 +65,15 @@ impl Offer {
             .sum::<usize>()
             + self.open_bees
     }
+
+    fn is_worth(&self, scan_bytes: u64) -> bool {
+        let mut workers = self.workers.clone();
+        workers.push(Worker {
+            idle_bees: self.open_bees,
+            ..self.workers[0].clone()
+        });
+        is_worth(scan_bytes, &workers, REQUEST)
+    }
 }
 
 /// Shares a query, when it can be and should be.
@@ -78,17 +87,23 @@ pub(crate) async fn begin(
     if distribute == Distribute::Off || (distribute == Distribute::Auto && is_small) {
         return Ok(None);
     }
-    let swarm = context.swarm.refresh().await?;
-    let offer = offer(context, &swarm);
-    let is_wanted =
-        distribute == Distribute::On || is_worth(planned.scan_bytes, &offer.workers, REQUEST);
-    if !is_wanted {
-        return Ok(None);
-    }
-    match cut(context, job, planned, &offer, distribute).await? {
-        Ok(cut) => publish(context, job, cut, &offer).await.map(Some),
-        Err(reason) => {
+    let written = async {
+        let swarm = context.swarm.refresh().await?;
+        let offer = offer(context, &swarm);
+        if distribute != Distribute::On && !offer.is_worth(planned.scan_bytes) {
+            return Ok((offer, Err("it is not worth it".into())));
+        }
+        let written = cut(context, job, planned, &offer, distribute).await?;
+        Ok::<_, Error>((offer, written))
+    };
+    match written.await {
+        Ok((offer, Ok(written))) => publish(context, job, written, &offer).await.map(Some),
+        Ok((_, Err(reason))) => {
             tracing::debug!(reason, query = job.label, "the query is not shared");
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, query = job.label, "the query is not shared");
             Ok(None)
         }
     }
@@ -295,8 +310,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         )])
     };
     let is_wanted = distribute == Distribute::On
-        || planned.scan_bytes >= SCAN_BYTES_LEAST
-            && is_worth(planned.scan_bytes, &offer.workers, REQUEST);
+        || planned.scan_bytes >= SCAN_BYTES_LEAST && offer.is_worth(planned.scan_bytes);
     if !is_wanted {
         let bytes = planned.scan_bytes;
         return here(format!("a scan of {bytes} bytes is not worth sharing"));

@@ -90,7 +90,8 @@ pub struct Settings {
     pub keeper_interval_ms: u64,
     /// Storage requests that the Keeper makes per minute while it looks after a frame.
     pub keeper_requests_per_minute: u32,
-    /// Whether queries are shared with the other nodes of the meadow.
+    /// Whether this node's queries are shared with the others of the meadow. It helps with theirs in any
+    /// case.
     pub distribute: Distribute,
     /// What no version names is swept when it is older. The same on all nodes of a meadow.
     pub sweep_age_ms: u64,

@@ -127,10 +127,15 @@ pub fn query_end(query: QueryId) -> String {
     format!("{}/end", query_prefix(query))
 }
 
+/// `_swarm/queries/{query}/outputs`
+pub fn query_outputs(query: QueryId) -> String {
+    format!("{}/outputs", query_prefix(query))
+}
+
 /// `_swarm/queries/{query}/outputs/{stage:03}-{task:05}`
 pub fn query_output(query: QueryId, key: TaskKey) -> String {
     let TaskKey { stage, task } = key;
-    format!("{}/outputs/{stage:03}-{task:05}", query_prefix(query))
+    format!("{}/{stage:03}-{task:05}", query_outputs(query))
 }
 
 /// `_swarm/queries/{query}/data/{stage:03}-{task:05}-{id}`

@@ -1,19 +1,28 @@
 //! What the Forager asks of the meadow.
 
+use crate::bees::BeesHandle;
+use apiary_engine::behavior::membership::{DEAD_PROMISES, PROMISE_DEFAULT};
+use apiary_engine::behavior::temperature::Regulation;
 use apiary_engine::distributed::{StoredOutput, read_output};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_engine::store::Meadow;
+use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
 use apiary_protocol::keys;
 use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, EndReason, QueryPlan, TaskKey};
 use bytes::Bytes;
 use futures::StreamExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// More outputs than this are looked for with one list.
+const OUTPUTS_ONE_BY_ONE: usize = 12;
 const OUTPUTS_AT_ONCE: usize = 16;
 const DELETES_AT_ONCE: usize = 16;
+/// How long the heartbeat of a coordinator may be missing.
+const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a poll found.
 pub(crate) struct Polled {
@@ -70,8 +79,9 @@ pub(super) async fn ring(environment: Environment, query: QueryId) {
 
 /// A query's plan; `None` when it is not there, or the query is over.
 pub(super) async fn read_plan(meadow: Meadow, query: QueryId) -> Result<Option<QueryPlan>> {
-    let key = keys::query_plan(query);
-    let Some(bytes) = meadow.get(&key).await? else {
+    let (key, end_key) = (keys::query_plan(query), keys::query_end(query));
+    let (bytes, end) = futures::join!(meadow.get(&key), meadow.get_start(&end_key, 1));
+    let (Some(bytes), None) = (bytes?, end?) else {
         return Ok(None);
     };
     let plan = QueryPlan::from_bytes(&bytes).map_err(|error| Error::corrupt(&key, error))?;
@@ -96,11 +106,22 @@ pub(super) struct RoundPlan {
 pub(crate) struct Round {
     pub(super) found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
     pub(super) is_over: bool,
+    /// Bees of this node that could take a task of somebody else: none while it is warm.
+    pub(super) idle_bees: usize,
 }
 
 /// One round: outputs that are looked for, and whether the query is over.
-pub(super) async fn round(meadow: Meadow, query: QueryId, plan: RoundPlan) -> Result<Round> {
-    let outputs = futures::stream::iter(plan.outputs)
+pub(super) async fn round(
+    meadow: Meadow,
+    bees: BeesHandle,
+    query: QueryId,
+    plan: RoundPlan,
+) -> Result<Round> {
+    let wanted = match plan.outputs.len() > OUTPUTS_ONE_BY_ONE {
+        true => committed(&meadow, query, plan.outputs).await?,
+        false => plan.outputs,
+    };
+    let outputs = futures::stream::iter(wanted)
         .map(|key| {
             let meadow = &meadow;
             async move { (key, read_output(meadow, query, key).await) }
@@ -126,10 +147,47 @@ pub(super) async fn round(meadow: Meadow, query: QueryId, plan: RoundPlan) -> Re
         is_there(plan.end, keys::query_end(query)),
         is_there(plan.plan, keys::query_plan(query)),
     );
+    let view = bees.observe().await?;
+    let idle = view.bees.iter().filter(|bee| bee.state == "idle").count();
     Ok(Round {
+        idle_bees: match view.regulation > Regulation::Ideal {
+            true => 0,
+            false => idle,
+        },
         found,
         is_over: has_end? == Some(true) || has_plan? == Some(false),
     })
+}
+
+/// Those of many outputs that are there, by one list.
+async fn committed(meadow: &Meadow, query: QueryId, wanted: Vec<TaskKey>) -> Result<Vec<TaskKey>> {
+    let listed = meadow.list(&keys::query_outputs(query), None).await?;
+    let there: BTreeSet<&str> = listed
+        .iter()
+        .map(|object| object.location.as_ref())
+        .collect();
+    let is_there = |key: &TaskKey| there.contains(keys::query_output(query, *key).as_str());
+    Ok(wanted.into_iter().filter(is_there).collect())
+}
+
+/// Whether a coordinator is dead, whatever the swarm's view says: its heartbeat is not there, or does
+/// not change for as long as makes a node dead.
+pub(super) async fn is_dead(meadow: &Meadow, node: NodeId) -> Result<bool> {
+    let key = keys::heartbeat(node);
+    let pause = match meadow.get_tagged(&key).await? {
+        Some((bytes, tag)) => {
+            let promise = Heartbeat::from_bytes(&bytes).map_or(PROMISE_DEFAULT, |beat| {
+                Duration::from_millis(beat.next_beat_ms)
+            });
+            (promise * DEAD_PROMISES, Some(tag))
+        }
+        // A beat comes a moment after the first plan.
+        None => (ABSENT_PAUSE, None),
+    };
+    let (pause, before) = pause;
+    tokio::time::sleep(pause).await;
+    let now = meadow.get_tagged(&key).await?.map(|(_, tag)| tag);
+    Ok(now == before)
 }
 
 /// Deletes all under a query, its end last; says first that it is over when nobody has yet.
@@ -138,10 +196,16 @@ pub(super) async fn clean(
     node: NodeId,
     query: QueryId,
     end: Option<EndReason>,
+    unless_alive: Option<NodeId>,
     grace: Duration,
 ) -> Result<()> {
     let meadow = &environment.meadow;
     let end_key = keys::query_end(query);
+    if let Some(coordinator) = unless_alive
+        && !is_dead(meadow, coordinator).await?
+    {
+        return Ok(());
+    }
     if let Some(reason) = end {
         let id = AttemptId::from_random(environment.host.entropy.bytes());
         let end = End {
@@ -159,8 +223,12 @@ pub(super) async fn clean(
     let objects = meadow.list(&keys::query_prefix(query), None).await?;
     let keys = objects.iter().map(|object| object.location.to_string());
     let (last, first): (Vec<String>, Vec<String>) = keys.partition(|key| *key == end_key);
-    // The plan goes first: who finds none knows that the query is over.
     let plan_key = keys::query_plan(query);
+    if last.is_empty() && first.contains(&plan_key) {
+        // It lives: its plan came late.
+        return Ok(());
+    }
+    // The plan goes first: who finds none knows that the query is over.
     if first.contains(&plan_key) {
         meadow.delete(&plan_key).await?;
     }

@@ -19,6 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 const PAUSE_LEAST: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// When there is nothing to run and nothing to look for.
+const PAUSE_IDLE_MAX: Duration = Duration::from_secs(4);
 /// How often it is asked whether the query has ended.
 const END_EVERY: Duration = Duration::from_secs(1);
 /// Every so many of these the plan is looked for as well.
@@ -42,6 +44,7 @@ pub(super) struct Tracked {
     releases: BTreeMap<TaskKey, u32>,
     /// What the round under way looks for.
     asked: Vec<TaskKey>,
+    asked_count: usize,
     /// The timer or the requests of a round.
     round: Option<AbortOnDropHandle<()>>,
     /// When something was learnt last: pauses grow from there.
@@ -78,6 +81,7 @@ impl Tracked {
             has_run: false,
             releases: BTreeMap::new(),
             asked: Vec::new(),
+            asked_count: 0,
             round: None,
             moved_at: now,
             end_asked_at: now,
@@ -270,7 +274,13 @@ impl Tracked {
 
     /// Pauses grow with the time in which nothing was learnt: a tenth of it.
     pub(super) fn pause(&self, now: Duration) -> Duration {
-        (now.saturating_sub(self.moved_at) / 10).clamp(PAUSE_LEAST, PAUSE_MAX)
+        // Many outputs are not looked for at the pace of one.
+        let least = PAUSE_LEAST.max(Duration::from_millis(self.asked_count as u64));
+        let max = match self.attempts.is_empty() && self.asked_count == 0 {
+            true => PAUSE_IDLE_MAX,
+            false => PAUSE_MAX,
+        };
+        (now.saturating_sub(self.moved_at) / 10).clamp(least.min(max), max)
     }
 
     pub(super) fn wait(&mut self, timer: AbortOnDropHandle<()>) {
@@ -292,6 +302,7 @@ impl Tracked {
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
         self.asked = self.foraging.wanted(now, swarm);
+        self.asked_count = self.asked.len();
         RoundPlan {
             outputs: self.asked.clone(),
             end,

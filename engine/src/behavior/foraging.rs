@@ -46,6 +46,8 @@ struct Task {
     attempt: u32,
     /// Whoever is known to have claimed it, and since when.
     holder: Option<(NodeId, Duration)>,
+    /// When an attempt of this node began.
+    started_at: Option<Duration>,
     /// When its output was looked for last, and was not there.
     missed_at: Option<Duration>,
     /// The progress that its holder's beats show, and when it was first seen.
@@ -83,6 +85,7 @@ impl Foraging {
                 state: State::Open,
                 attempt: 0,
                 holder: None,
+                started_at: None,
                 missed_at: None,
                 progress: None,
             };
@@ -151,7 +154,12 @@ impl Foraging {
         swarm: &SwarmView,
     ) {
         for member in &swarm.members {
-            let Some(beat) = &member.beat else { continue };
+            // The last beat of a dead node still lists what it ran.
+            let beat = member
+                .beat
+                .as_ref()
+                .filter(|_| member.state != NodeState::Dead);
+            let Some(beat) = beat else { continue };
             for claim in beat.claims.iter().filter(|claim| claim.query == query) {
                 let key = TaskKey {
                     stage: claim.stage,
@@ -161,6 +169,13 @@ impl Foraging {
                     continue;
                 };
                 if task.state != State::Open {
+                    continue;
+                }
+                let held = task.responsible().filter(|node| *node != member.node);
+                if held
+                    .is_some_and(|node| is_alive(node, swarm) && is_listed(node, key, task, swarm))
+                {
+                    // Two run it: the first is watched.
                     continue;
                 }
                 if task.responsible() != Some(member.node) {
@@ -237,12 +252,10 @@ impl Foraging {
                 None if task.preferred == Some(self.me) => {
                     stages.extend(&self.inputs[key.stage as usize - 1]);
                 }
-                None => {}
-                Some(_) => {
-                    if self.is_overdue(now, *key, task, swarm) {
-                        wanted.insert(*key);
-                    }
+                Some(_) if self.is_overdue(now, *key, task, swarm) => {
+                    wanted.insert(*key);
                 }
+                _ => {}
             }
         }
         for stage in &stages {
@@ -255,7 +268,19 @@ impl Foraging {
             let opened = self.tasks.iter().filter(opened).take(IDLE_LOOKS);
             wanted.extend(opened.map(|(key, _)| *key));
         }
-        wanted.retain(|key| self.tasks[key].state == State::Open);
+        // What takes long here may be done elsewhere meanwhile.
+        let takes_long = |task: &Task| {
+            task.state == State::Mine
+                && task
+                    .started_at
+                    .is_some_and(|at| now.saturating_sub(at) >= PATIENCE)
+        };
+        let late = self.tasks.iter().filter(|(_, task)| takes_long(task));
+        wanted.extend(late.map(|(key, _)| *key));
+        wanted.retain(|key| {
+            let task = &self.tasks[key];
+            task.state == State::Open || takes_long(task)
+        });
         wanted.into_iter().collect()
     }
 
@@ -274,7 +299,8 @@ impl Foraging {
             let is_ready = task.state == State::Open
                 && self.opened_at(*key).is_some()
                 && task.attempt <= ATTEMPTS_MAX
-                && task.memory_bytes <= budget_bytes;
+                // The coordinator tries everything: nobody else may be left.
+                && (self.head.is_some() || task.memory_bytes <= budget_bytes);
             if !is_ready {
                 continue;
             }
@@ -301,6 +327,7 @@ impl Foraging {
         for start in &starts {
             if let Some(task) = self.tasks.get_mut(&start.key) {
                 task.state = State::Mine;
+                task.started_at = Some(now);
                 task.attempt = start.attempt;
             }
         }
@@ -352,6 +379,11 @@ impl Task {
     fn responsible(&self) -> Option<NodeId> {
         self.holder.map(|(node, _)| node).or(self.preferred)
     }
+}
+
+fn is_alive(node: NodeId, swarm: &SwarmView) -> bool {
+    let member = swarm.member(node);
+    member.is_some_and(|member| member.state == NodeState::Alive)
 }
 
 /// Whether the newest beat of whoever has a task lists it. Progress is noted for such claims only.

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub const PROMISE_DEFAULT: Duration = Duration::from_secs(60);
 /// Silent for more than so many promises: suspect, then dead.
 const SUSPECT_PROMISES: u32 = 2;
-const DEAD_PROMISES: u32 = 4;
+pub const DEAD_PROMISES: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,10 +8,11 @@
 
 use super::exchange::{ExchangeReadExec, Kind, Reads};
 use crate::error::{Error, Result};
-use crate::sql::{FrameScanExec, PlannedQuery};
+use crate::sql::{FrameScanExec, PlannedQuery, guarded};
 use apiary_protocol::ids::QueryId;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::QueryPlanner;
@@ -21,6 +22,7 @@ use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
@@ -92,12 +94,32 @@ pub async fn cut(
     let [root] = plan.children()[..] else {
         return Err(Error::Bug("a distributed plan without a root".into()));
     };
-    let mut stages = Vec::new();
+    let options = planned.context.session_config().options();
+    let mut cutting = Cutting {
+        query,
+        options,
+        stages: Vec::new(),
+        refused: None,
+        has_constants: false,
+    };
     let head = Arc::clone(root)
-        .transform_up(|node| replace_boundary(node, query, &mut stages))
+        .transform_up(|node| cutting.replace_boundary(node))
         .map_err(Error::from)?
         .data;
-    let head = specialise(&head, 0, 1)?;
+    let head = guarded(specialise(&head, 0, 1)?, options)?;
+    let Cutting {
+        stages,
+        refused,
+        has_constants,
+        ..
+    } = cutting;
+    // Which columns are constant is not written with a plan, and windows rely on it.
+    if has_constants && has_windows(&planned.plan)? {
+        return Ok(Err("it has windows over rows that agree in a column".into()));
+    }
+    if let Some(reason) = refused {
+        return Ok(Err(reason));
+    }
     let inputs = inputs(&head)?;
     if stages.is_empty() {
         return Ok(Err("all of it is one task".into()));
@@ -107,6 +129,10 @@ pub async fn cut(
         head,
         inputs,
     }))
+}
+
+fn has_windows(plan: &Plan) -> Result<bool> {
+    Ok(plan.exists(|node| Ok(node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>()))?)
 }
 
 /// Why a plan is not cut, whatever it costs.
@@ -193,66 +219,103 @@ impl QueryPlanner for Planned {
     }
 }
 
-/// A boundary becomes a read of what the stage below it wrote, and that stage is noted.
-fn replace_boundary(
-    node: Plan,
+/// A plan while its boundaries are replaced.
+struct Cutting<'a> {
     query: QueryId,
-    stages: &mut Vec<CutStage>,
-) -> DfResult<Transformed<Plan>> {
-    let Some(boundary) = node.as_network_boundary() else {
-        return Ok(Transformed::no(node));
-    };
-    let Stage::Local(local) = boundary.input_stage() else {
-        return Err(Error::Bug("a boundary above a stage that is elsewhere".into()).into());
-    };
-    let kind = if node.is::<NetworkShuffleExec>() {
-        Kind::Shuffle
-    } else if node.is::<NetworkBroadcastExec>() {
-        Kind::Broadcast
-    } else {
-        Kind::Coalesce
-    };
-    // Coalesced partitions stay apart, so each keeps its order by itself.
-    let merged = match kind {
-        Kind::Coalesce => None,
-        Kind::Shuffle | Kind::Broadcast => node.output_ordering().cloned(),
-    };
-    let mut plan = Arc::clone(&local.plan);
-    if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
-        // Each partition is stored once, however many read it.
-        plan = Arc::clone(broadcast.input());
-    } else if merged.is_some()
-        && let Some(spread) = plan.downcast_ref::<RepartitionExec>()
-    {
-        // The planner made this operator anew and left out that it keeps the order.
-        let again =
-            RepartitionExec::try_new(Arc::clone(spread.input()), spread.partitioning().clone())?;
-        plan = Arc::new(again.with_preserve_order());
+    options: &'a ConfigOptions,
+    stages: Vec<CutStage>,
+    refused: Option<String>,
+    /// Whether rows that agree in a column cross a boundary.
+    has_constants: bool,
+}
+
+impl Cutting<'_> {
+    /// A boundary becomes a read of what the stage below it wrote, and that stage is noted.
+    fn replace_boundary(&mut self, node: Plan) -> DfResult<Transformed<Plan>> {
+        let Some(boundary) = node.as_network_boundary() else {
+            return Ok(Transformed::no(node));
+        };
+        let Stage::Local(local) = boundary.input_stage() else {
+            return Err(Error::Bug("a boundary above a stage that is elsewhere".into()).into());
+        };
+        let kind = if node.is::<NetworkShuffleExec>() {
+            Kind::Shuffle
+        } else if node.is::<NetworkBroadcastExec>() {
+            Kind::Broadcast
+        } else {
+            Kind::Coalesce
+        };
+        // Coalesced partitions stay apart, so each keeps its order by itself.
+        let merged = match kind {
+            Kind::Coalesce => None,
+            Kind::Shuffle | Kind::Broadcast => node.output_ordering().cloned(),
+        };
+        let mut plan = Arc::clone(&local.plan);
+        if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
+            // Each partition is stored once, however many read it.
+            plan = Arc::clone(broadcast.input());
+        } else if merged.is_some()
+            && let Some(spread) = plan.downcast_ref::<RepartitionExec>()
+        {
+            // The planner made this operator anew and left out that it keeps the order.
+            let again = RepartitionExec::try_new(
+                Arc::clone(spread.input()),
+                spread.partitioning().clone(),
+            )?;
+            plan = Arc::new(again.with_preserve_order());
+        }
+        if let Some(reason) = unsafe_to_cut(&plan, local.tasks)? {
+            self.refused.get_or_insert(reason);
+        }
+        let partitions = plan.output_partitioning().partition_count();
+        let plan = guarded(plan, self.options)?;
+        if plan.output_partitioning().partition_count() != partitions {
+            self.refused
+                .get_or_insert("a join of it needs one of its sides whole".into());
+        }
+        let stages = &mut self.stages;
+        let stage =
+            u32::try_from(stages.len() + 1).map_err(|_| Error::Bug("too many stages".into()))?;
+        let mut tasks = Vec::with_capacity(local.tasks);
+        for task in 0..local.tasks {
+            let plan = specialise(&plan, task, local.tasks)?;
+            let scan_bytes = crate::sql::scan_totals(&plan)?.bytes_kept;
+            tasks.push(CutTask { plan, scan_bytes });
+        }
+        stages.push(CutStage {
+            stage,
+            inputs: inputs(&plan)?,
+            partitions,
+            tasks,
+        });
+        let reads = Reads {
+            stage,
+            producers: local.tasks,
+            kind,
+            consumer: 0,
+            consumers: 1,
+        };
+        self.has_constants |= !node.equivalence_properties().constants().is_empty();
+        let properties = Arc::clone(node.properties());
+        let read = ExchangeReadExec::new(self.query, reads, properties, merged);
+        Ok(Transformed::yes(Arc::new(read)))
     }
-    let stage =
-        u32::try_from(stages.len() + 1).map_err(|_| Error::Bug("too many stages".into()))?;
-    let mut tasks = Vec::with_capacity(local.tasks);
-    for task in 0..local.tasks {
-        let plan = specialise(&plan, task, local.tasks)?;
-        let scan_bytes = crate::sql::scan_totals(&plan)?.bytes_kept;
-        tasks.push(CutTask { plan, scan_bytes });
-    }
-    stages.push(CutStage {
-        stage,
-        inputs: inputs(&plan)?,
-        partitions: plan.output_partitioning().partition_count(),
-        tasks,
-    });
-    let reads = Reads {
-        stage,
-        producers: local.tasks,
-        kind,
-        consumer: 0,
-        consumers: 1,
-    };
-    let properties = Arc::clone(node.properties());
-    let read = ExchangeReadExec::new(query, reads, properties, merged);
-    Ok(Transformed::yes(Arc::new(read)))
+}
+
+/// Why what the planner did is not to be relied on for this stage.
+fn unsafe_to_cut(plan: &Plan, tasks: usize) -> Result<Option<String>> {
+    let mut reason = None;
+    plan.apply(|node| {
+        let is_single = node.is::<DistributedLeafExec>()
+            && node.output_partitioning().partition_count() < 2
+            && tasks > 1;
+        if is_single {
+            // What is above it may rely on there being no other partition.
+            reason = Some("a scan of one partition cannot be shared".into());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(reason)
 }
 
 /// A stage's plan for one of its tasks: its share of every scan, its part of every exchange.

@@ -224,6 +224,8 @@ impl Inputs {
                         held.try_resize(length)?;
                         let bytes = inputs.chunk(&output, chunk).await?;
                         let batches = decode(&output.key, bytes, &schema)?;
+                        let decoded = batches.iter().map(RecordBatch::get_array_memory_size);
+                        held.try_resize(length.max(decoded.sum()))?;
                         let batches = futures::stream::iter(batches.into_iter().map(Ok));
                         Ok(Some((batches, (inputs, output, chunks, held, schema))))
                     },

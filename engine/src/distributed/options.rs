@@ -6,6 +6,10 @@ use datafusion::prelude::SessionConfig;
 use std::collections::BTreeMap;
 
 const OURS: &str = "datafusion.";
+const OF_THE_MACHINE: [&str; 2] = [
+    "datafusion.execution.target_partitions",
+    "datafusion.execution.planning_concurrency",
+];
 
 /// The options that differ from their defaults.
 pub fn saved(config: &SessionConfig) -> BTreeMap<String, String> {
@@ -19,7 +23,11 @@ pub fn saved(config: &SessionConfig) -> BTreeMap<String, String> {
         .entries()
         .into_iter()
         .filter(|entry| entry.key.starts_with(OURS))
-        .filter(|entry| defaults.get(&entry.key) != Some(&entry.value))
+        .filter(|entry| {
+            // Defaults that follow the machine are no defaults elsewhere.
+            OF_THE_MACHINE.contains(&entry.key.as_str())
+                || defaults.get(&entry.key) != Some(&entry.value)
+        })
         .filter_map(|entry| Some((entry.key, entry.value?)))
         .collect()
 }

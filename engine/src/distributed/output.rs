@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 
 /// Most bytes of an output that is one object.
 const INLINE_BYTES_MAX: u64 = 4 << 20;
-const CHUNK_BYTES_MIN: usize = 64 << 10;
+const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// Share of a chamber's budget that the buffers of all partitions get.
 const BUDGET_SHARE: u64 = 8;

@@ -15,7 +15,11 @@ use futures::TryStreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::task::JoinSet;
+
+/// How often a running task's progress is noted.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One attempt at a task.
 #[derive(Clone, Debug)]
@@ -29,7 +33,7 @@ pub struct TaskJob {
     pub partitions: usize,
     pub strategy: Strategy,
     pub inputs: Arc<Inputs>,
-    /// Rows that went into the output so far, for whoever watches.
+    /// Grows while the task gets on: rows that went out, bytes that were read and spilled.
     pub progress: Arc<AtomicU64>,
 }
 
@@ -65,15 +69,31 @@ pub async fn run_task(
     let chunk_bytes = chunk_bytes(budget_bytes, partitions);
     let held = MemoryConsumer::new("task output").register(context.memory_pool());
     held.try_grow(chunk_bytes * partitions)?;
+    let stored_rows = Arc::new(AtomicU64::new(0));
     let mut running = JoinSet::new();
     for partition in 0..partitions {
         let rows = plan.execute(partition, Arc::clone(&context))?;
         let writer = PartitionWriter::new(Arc::clone(&sink), plan.schema(), chunk_bytes);
-        let progress = Arc::clone(&job.progress);
-        running.spawn(async move { (partition, store(rows, writer, &progress).await) });
+        let stored = Arc::clone(&stored_rows);
+        running.spawn(async move { (partition, store(rows, writer, &stored).await) });
     }
     let mut stored = vec![Partition::default(); partitions];
-    while let Some(ended) = running.join_next().await {
+    let mut look = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        let ended = tokio::select! {
+            biased;
+            ended = running.join_next() => ended,
+            _ = look.tick() => {
+                let totals = sql::scan_totals(&plan)?;
+                let got_on = stored_rows.load(Ordering::Relaxed)
+                    + totals.read_bytes
+                    + totals.spilled_bytes
+                    + job.inputs.totals().0;
+                job.progress.store(got_on, Ordering::Relaxed);
+                continue;
+            }
+        };
+        let Some(ended) = ended else { break };
         let (partition, result) = ended.map_err(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Error::Cancelled,

@@ -33,6 +33,8 @@ async fn world() -> World {
     let cells: Vec<RecordBatch> = (0..6).map(|cell| rows(cell * 500)).collect();
     world.frame("t", &[], &cells).await;
     world.frame("u", &[], &cells[..2]).await;
+    // One cell of several row groups.
+    world.frame("one", &[], &cells[..1]).await;
     world
 }
 
@@ -74,6 +76,11 @@ const SHARED: &[&str] = &[
     "SELECT a.id FROM t a, u b, u c WHERE a.k = b.k AND b.id = c.id AND c.k < 20 ORDER BY a.id LIMIT 30",
     "SELECT name, array_agg(k ORDER BY id) FROM t WHERE id < 100 GROUP BY name ORDER BY name",
     "SELECT t.id FROM t, u WHERE t.id + u.id = 1500 AND t.k < u.k ORDER BY t.id",
+    "SELECT x FROM (SELECT sum(k) x FROM one UNION ALL SELECT id x FROM t) ORDER BY x",
+    "SELECT t.id, one.k FROM t JOIN (SELECT * FROM one ORDER BY id LIMIT 30) one ON t.k = one.k ORDER BY 1, 2",
+    "SELECT t.id FROM t WHERE t.k = (SELECT max(k) FROM one) ORDER BY t.id",
+    "SELECT a.id, b.r FROM t a JOIN (SELECT id, row_number() OVER (ORDER BY id) r FROM one) b ON a.id = b.id ORDER BY 1",
+    "SELECT a.k, count(*) FROM one a LEFT JOIN t b ON a.k = b.id GROUP BY a.k ORDER BY 1",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,6 +114,10 @@ async fn what_cannot_be_shared_stays_whole_and_says_why() {
             "recursive",
         ),
         ("EXPLAIN SELECT count(DISTINCT k) FROM t", "explained"),
+        (
+            "SELECT id, row_number() OVER (PARTITION BY name ORDER BY k, id) FROM t WHERE name = 'n1'",
+            "windows",
+        ),
     ] {
         let (_, cut) = cut_of(&world, text, query(1)).await;
         let reason = cut.err().unwrap_or_else(|| panic!("{text} was cut"));

@@ -36,6 +36,7 @@ pub use codec::{FrameCodec, decode_plan, encode_plan};
 pub use dialect::parse;
 pub use explain::{ScanTotals, explain_rows, scan_totals};
 pub use insert::plan_insert;
+pub(crate) use plan::guarded;
 pub use plan::plan_query;
 pub use scan::{FrameScanExec, ScanIdentity};
 pub use spilling::spill_joins;
@@ -207,6 +208,11 @@ impl Statement {
         )
     }
 }
+
+/// Marks the session of a plan that is going to be cut: no scan of it has a single partition, or the
+/// planner would leave out what puts the results of several together.
+#[derive(Debug)]
+pub(crate) struct ForSwarm;
 
 /// How a query may run: what the crew brings.
 #[derive(Clone, Debug)]

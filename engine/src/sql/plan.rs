@@ -11,19 +11,21 @@ use super::nested_loops::NestedLoops;
 use super::semi_joins::SinkSemiJoins;
 use super::spilling::SpillJoins;
 use super::windows::WindowsInPieces;
-use super::{Crew, Environment, PlannedQuery, Session};
+use super::{Crew, Environment, ForSwarm, PlannedQuery, Session};
 use crate::behavior::abandonment::SpillingJoins;
 use crate::error::{Error, Result};
 use apiary_protocol::names::FrameName;
 use chrono::DateTime;
 use datafusion::common::TableReference;
-use datafusion::common::config::ConfigNonZeroUsize;
+use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::resolve::resolve_table_references;
@@ -182,6 +184,18 @@ fn session_state(
         .build()
 }
 
+/// A part of a plan that was cut, with what every other plan gets before it is finished: what keeps its
+/// answer and its memory right.
+pub(crate) fn guarded(
+    plan: Arc<dyn ExecutionPlan>,
+    options: &ConfigOptions,
+) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    let loops = NestedLoops {
+        spills_cross_joins: false,
+    };
+    WindowsInPieces.optimize(loops.optimize(plan, options)?, options)
+}
+
 /// The memory of one bee; `None` when nothing bounds it.
 fn bee_bytes(crew: &Crew) -> Option<usize> {
     match crew.runtime.memory_pool.memory_limit() {
@@ -201,6 +215,9 @@ fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
         .with_information_schema(true)
         .with_target_partitions(partitions)
         .with_batch_size(crew.batch_rows.max(1));
+    if crew.for_swarm {
+        config.set_extension(Arc::new(ForSwarm));
+    }
     let options = config.options_mut();
     // A subquery that is planned apart would be run apart, by every task.
     options

@@ -1,6 +1,7 @@
 //! A frame at one snapshot, as DataFusion's table.
 
 use super::Caches;
+use super::ForSwarm;
 use super::pieces::partition_cells;
 use super::pruning::CellIndex;
 use super::scan::{FrameScanExec, ScanIdentity, table_schema, template};
@@ -116,11 +117,11 @@ impl FrameProvider {
         };
         let options = state.config_options();
         let split_bytes_min = options.optimizer.repartition_file_min_size as u64;
-        let partitions = partition_cells(
-            &kept.cells,
-            state.config().target_partitions(),
-            split_bytes_min,
-        );
+        let target = state.config().target_partitions();
+        let mut partitions = partition_cells(&kept.cells, target, split_bytes_min);
+        if state.config().get_extension::<ForSwarm>().is_some() {
+            partitions.resize(partitions.len().max(target), vec![]);
+        }
         Ok(Arc::new(FrameScanExec::new(
             Arc::new(identity),
             kept.cells,

@@ -469,7 +469,8 @@ impl ExecutionPlan for FrameScanExec {
     ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let split_bytes_min = config.optimizer.repartition_file_min_size as u64;
         let partitions = partition_cells(&self.cells, target, split_bytes_min);
-        if partitions.len() == self.partitions.len() {
+        // A scan for several nodes has more partitions than its cells would fill.
+        if partitions.len() <= self.partitions.len() {
             return Ok(None);
         }
         let mut scan = self.with_template(Arc::clone(&self.template));

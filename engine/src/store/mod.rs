@@ -283,9 +283,9 @@ impl Meadow {
         match self.read_range(key, 0..bytes_max.max(1)).await {
             Ok(read) => Ok(Some(read)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => match self.get(key).await {
+            Err(error) => match self.size(key).await {
                 // An empty object has no range that a store would give.
-                Ok(Some(bytes)) if bytes.is_empty() => Ok(Some((bytes, 0))),
+                Some(0) => Ok(Some((Bytes::new(), 0))),
                 _ => Err(store_error("reading", key, error)),
             },
         }
@@ -307,8 +307,21 @@ impl Meadow {
             Err(object_store::Error::NotFound { .. }) => {
                 Err(Error::corrupt(key, "it is not there any more"))
             }
-            Err(error) => Err(store_error("reading", key, error)),
+            Err(error) => match self.size(key).await {
+                // A range behind the end is refused in as many ways as there are stores.
+                Some(size_bytes) if size_bytes < range.end => Err(Error::corrupt(
+                    key,
+                    format!("it has {size_bytes} bytes, and {range:?} were asked for"),
+                )),
+                _ => Err(store_error("reading", key, error)),
+            },
         }
+    }
+
+    /// The size of an object, when the store says it.
+    async fn size(&self, key: &str) -> Option<u64> {
+        let meta = self.store.head(&path_of(key).ok()?).await;
+        meta.ok().map(|meta| meta.size)
     }
 
     async fn read_range(&self, key: &str, range: Range<u64>) -> object_store::Result<(Bytes, u64)> {
@@ -373,7 +386,7 @@ impl Meadow {
 pub fn tag_of(meta: &ObjectMeta) -> String {
     match &meta.e_tag {
         // Some stores answer a weak tag to one kind of request and a strong one to another.
-        Some(tag) => tag.trim_start_matches("W/").to_string(),
+        Some(tag) => tag.trim_start_matches("W/").trim_matches('"').to_string(),
         None => meta.last_modified.timestamp().to_string(),
     }
 }
