@@ -429,7 +429,7 @@ impl Node {
         let inner = self.inner.clone();
         let look = async move {
             match inner.role {
-                Role::Resident => Ok(swarm::seen(&*inner.context.swarm.refresh().await?)),
+                Role::Resident => Ok(swarm::seen(&inner.context.swarm.refresh().await?)),
                 Role::Brief => swarm::at_once(&inner.context, inner.store_time).await,
             }
         };

@@ -141,10 +141,10 @@ fn swarm_table(nodes: &[SwarmNode]) -> String {
             ));
             continue;
         };
+        let idle = format!("{} of {}", beat.idle_bees, beat.bees);
         text.push_str(&format!(
-            "{id:<8} {:<width$} {state:<7} {changed:>7} {:>7} {:>5.2} {:>5.0}%  {}\n",
+            "{id:<8} {:<width$} {state:<7} {changed:>7} {idle:>7} {:>5.2} {:>5.0}%  {}\n",
             beat.name,
-            format!("{} of {}", beat.idle_bees, beat.bees),
             beat.temperature,
             beat.memory_pressure * 100.0,
             beat.build
