@@ -429,7 +429,10 @@ impl Node {
         let inner = self.inner.clone();
         let look = async move {
             match inner.role {
-                Role::Resident => Ok(swarm::seen(&inner.context.swarm.refresh().await?)),
+                Role::Resident => {
+                    let view = inner.context.swarm.refresh().await?;
+                    Ok(swarm::seen(&view))
+                }
                 Role::Brief => swarm::at_once(&inner.context, inner.store_time).await,
             }
         };
