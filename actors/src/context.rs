@@ -44,6 +44,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// This node's name for people.
+    pub(crate) fn node_name(&self) -> String {
+        let name = self.environment.settings.name.clone();
+        name.unwrap_or_else(|| self.environment.host.machine.host_name())
+    }
+
     /// Plans a query. See [`Context::planning`].
     pub(crate) async fn plan(
         &self,

@@ -43,7 +43,7 @@ use tracked::Tracked;
 const WARM: Duration = Duration::from_secs(300);
 const POLL_LEAST: Duration = Duration::from_millis(20);
 const POLL_WARM_MAX: Duration = Duration::from_secs(1);
-const POLL_COLD: Duration = Duration::from_secs(15);
+const POLL_COLD: Duration = Duration::from_secs(20);
 /// Queries are listed behind the bell, which may be lost.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_COLD: Duration = Duration::from_secs(60);

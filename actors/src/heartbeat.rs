@@ -42,7 +42,7 @@ const LOOK_BUSY: Duration = Duration::from_secs(2);
 const LOOKS_PER_LIST: u32 = 5;
 /// More nodes than this are not read one by one.
 const READ_COUNT_MAX: usize = 32;
-const READS_AT_ONCE: usize = 16;
+pub(crate) const READS_AT_ONCE: usize = 16;
 const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
@@ -401,7 +401,7 @@ async fn look(with: Arguments, reads: Reads) -> Result<Look> {
     Ok(Look { listed, read })
 }
 
-async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(Mark, Beat)>> {
+pub(crate) async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(Mark, Beat)>> {
     let key = keys::heartbeat(node);
     let Some((bytes, tag)) = meadow.get_tagged(&key).await? else {
         return Ok(None);

@@ -27,6 +27,7 @@ mod root;
 mod scratch;
 mod shared;
 mod supervision;
+mod swarm;
 mod traced;
 mod write;
 
@@ -38,4 +39,6 @@ pub use tokio_util::sync::CancellationToken;
 pub use answer::{
     Answer, BeeStatus, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport,
 };
+pub use apiary_engine::behavior::membership::NodeState;
 pub use node::{Node, Role};
+pub use swarm::{BeatFacts, RunningClaim, SwarmNode};

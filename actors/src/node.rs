@@ -15,6 +15,7 @@ use crate::query::Job;
 use crate::read::{self, ReadJob};
 use crate::results::{Reader, ResultsBudget};
 use crate::root::Tree;
+use crate::swarm::{self, SwarmNode};
 use crate::traced::actor_span;
 use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
 use apiary_engine::behavior::{leafcutter, mason};
@@ -24,7 +25,7 @@ use apiary_engine::host::Host;
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::Settings;
 use apiary_engine::sql::{self, Environment, Session, Statement};
-use apiary_engine::store::Meadow;
+use apiary_engine::store::{Meadow, StoreTime};
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::names::FrameName;
 use arrow::datatypes::SchemaRef;
@@ -59,6 +60,8 @@ struct Inner {
     host: Host,
     context: Arc<Context>,
     tree: Tree,
+    role: Role,
+    store_time: StoreTime,
     started_at: Duration,
     target_cell_bytes: u64,
     next_statement: AtomicU64,
@@ -77,8 +80,8 @@ impl Node {
         let control = host.runtimes.control.clone();
         let start = async move {
             settings.check()?;
-            meadow.prove().await?;
-            Self::start_proved(host, meadow, settings, role).await
+            let store_time = meadow.prove().await?;
+            Self::start_proved(host, meadow, settings, role, store_time).await
         };
         joined(control.spawn(start).await)?
     }
@@ -88,10 +91,11 @@ impl Node {
         meadow: Meadow,
         settings: Settings,
         role: Role,
+        store_time: StoreTime,
     ) -> Result<Self> {
         let node_id = NodeId::from_random(host.entropy.bytes());
         let span = actor_span(&node_id.short(), "node");
-        let start = Self::start_named(node_id, host, meadow, settings, role);
+        let start = Self::start_named(node_id, host, meadow, settings, role, store_time);
         start.instrument(span).await
     }
 
@@ -101,6 +105,7 @@ impl Node {
         meadow: Meadow,
         settings: Settings,
         role: Role,
+        store_time: StoreTime,
     ) -> Result<Self> {
         let bees = settings.bees.unwrap_or_else(|| host.machine.cores()).max(1);
         let memory_bytes = settings
@@ -137,6 +142,8 @@ impl Node {
             host,
             context,
             tree,
+            role,
+            store_time,
             started_at,
             target_cell_bytes,
             next_statement,
@@ -413,6 +420,25 @@ impl Node {
         )?
     }
 
+    /// The other nodes on this storage. A resident node shows the swarm as it sees it, after a look
+    /// that begins now; a brief one, which sees it for the first time, judges by the store's clock.
+    pub async fn swarm(&self) -> Result<Vec<SwarmNode>> {
+        if self.inner.tree.is_stopping() {
+            return Err(stopped());
+        }
+        let inner = self.inner.clone();
+        let look = async move {
+            match inner.role {
+                Role::Resident => {
+                    let view = inner.context.swarm.refresh().await?;
+                    Ok(swarm::seen(&view))
+                }
+                Role::Brief => swarm::at_once(&inner.context, inner.store_time).await,
+            }
+        };
+        joined(self.inner.host.runtimes.control.spawn(look).await)?
+    }
+
     /// Refuses new work, finishes what runs, stops every actor. A second call does nothing.
     pub async fn shutdown(&self) -> Result<()> {
         let inner = self.inner.clone();
@@ -561,10 +587,9 @@ impl Inner {
         let planner = self.context.planner.observe().await?;
         let ledger = self.context.ledger.observe().await?;
         let division = self.context.chambers.division();
-        let name = environment.settings.name.clone();
         Ok(NodeStatus {
             node_id: self.node_id.to_string(),
-            name: name.unwrap_or_else(|| self.host.machine.host_name()),
+            name: self.context.node_name(),
             storage: environment.meadow.label().to_string(),
             uptime_ms: self
                 .host

@@ -106,7 +106,9 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (into, progress) = (writer.clone(), job.progress.clone());
         let strategy = ladder.strategy;
-        let work = move |chamber| run_explained(planned, chamber, strategy, into, progress, notes);
+        let work = move |chamber: Chamber| async move {
+            run_explained(&planned, &chamber, strategy, into, progress, notes).await
+        };
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
@@ -166,14 +168,14 @@ fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Resul
 
 /// Runs a plan in a chamber to its end, whatever the client does.
 pub(crate) async fn run_plan(
-    planned: PlannedQuery,
-    chamber: Chamber,
+    planned: &PlannedQuery,
+    chamber: &Chamber,
     strategy: Strategy,
-    writer: Writer,
+    writer: &Writer,
     progress: Arc<Progress>,
 ) -> Result<()> {
     let scratch = chamber.runtime.disk_manager.clone();
-    let context = in_chamber(&planned.context, &chamber, strategy);
+    let context = in_chamber(&planned.context, chamber, strategy);
     let rows = execute_stream(planned.plan.clone(), context)?;
     let mut rows = counted(rows, progress.clone());
     let push = async {
@@ -185,26 +187,26 @@ pub(crate) async fn run_plan(
         }
         Ok(())
     };
-    follow(&planned, &progress, push).await?;
-    if planned.plan.is::<AnalyzeExec>() {
-        writer.push(analyzed(&planned, &chamber)?, &scratch)?;
-    }
-    Ok(())
+    follow(planned, &progress, push).await
 }
 
-/// The same for EXPLAIN: below the plan come rows (what, text) about how it would be shared.
+/// The same for EXPLAIN: below the plan come rows (what, text) about its run, or about how it would be
+/// shared.
 async fn run_explained(
-    planned: PlannedQuery,
-    chamber: Chamber,
+    planned: &PlannedQuery,
+    chamber: &Chamber,
     strategy: Strategy,
     writer: Writer,
     progress: Arc<Progress>,
     notes: Vec<(String, String)>,
 ) -> Result<()> {
-    let (schema, scratch) = (planned.schema.clone(), chamber.runtime.disk_manager.clone());
-    run_plan(planned, chamber, strategy, writer.clone(), progress).await?;
+    run_plan(planned, chamber, strategy, &writer, progress).await?;
+    let scratch = &chamber.runtime.disk_manager;
+    if planned.plan.is::<AnalyzeExec>() {
+        writer.push(analyzed(planned, chamber)?, scratch)?;
+    }
     if !notes.is_empty() {
-        writer.push(text_rows(schema, notes)?, &scratch)?;
+        writer.push(text_rows(planned.schema.clone(), notes)?, scratch)?;
     }
     Ok(())
 }

@@ -7,12 +7,16 @@
 //! Invariants: the head starts when all that it reads is there; an answer is of one execution of the
 //! query; a query that was published is ended, however its driver ends.
 
+mod analysis;
+
+use crate::answer::Progress;
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::context::{Context, Ladder};
 use crate::forager::{Coordinated, Known};
-use crate::read::{ReadJob, run_plan};
+use crate::read::{ReadJob, run_plan, text_rows};
 use crate::results::Writer;
+use analysis::Analysis;
 use apiary_engine::behavior::abandonment::{SpillingJoins, Strategy};
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
 use apiary_engine::behavior::membership::{NodeState, SwarmView};
@@ -26,7 +30,7 @@ use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::displayable;
-use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     head: Vec<u8>,
     options: BTreeMap<String, String>,
     schema: SchemaRef,
+    /// For EXPLAIN ANALYZE.
+    analysis: Option<Arc<Analysis>>,
 }
 
 /// Who could take part.
@@ -87,6 +93,7 @@ pub(crate) async fn begin(
     if distribute == Distribute::Off || (distribute == Distribute::Auto && is_small) {
         return Ok(None);
     }
+<<<<<<< HEAD
     let written = async {
         let swarm = context.swarm.refresh().await?;
         let offer = offer(context, &swarm);
@@ -99,6 +106,26 @@ pub(crate) async fn begin(
     match written.await {
         Ok((offer, Ok(written))) => publish(context, job, written, &offer).await.map(Some),
         Ok((_, Err(reason))) => {
+=======
+    let swarm = context.swarm.refresh().await?;
+    let offer = offer(context, &swarm);
+    let is_wanted =
+        distribute == Distribute::On || is_worth(planned.scan_bytes, &offer.workers, REQUEST);
+    if !is_wanted {
+        return Ok(None);
+    }
+    let analysis = Analysis::of(context, job, planned);
+    let (job, wanted) = match &analysis {
+        Some((inner, analysis)) => (inner, analysis.answer_schema()),
+        None => (job, planned.schema.clone()),
+    };
+    match cut(context, job, &wanted, &offer, distribute).await? {
+        Ok(cut) => {
+            let analysis = analysis.as_ref().map(|(_, analysis)| analysis.clone());
+            publish(context, job, cut, &offer, analysis).await.map(Some)
+        }
+        Err(reason) => {
+>>>>>>> wt-f
             tracing::debug!(reason, query = job.label, "the query is not shared");
             Ok(None)
         }
@@ -143,12 +170,12 @@ struct Written {
 async fn cut(
     context: &Context,
     job: &ReadJob,
-    whole: &PlannedQuery,
+    wanted: &SchemaRef,
     offer: &Offer,
     distribute: Distribute,
 ) -> Result<std::result::Result<Written, String>> {
     let planned = context.plan_shared(&job.session, &job.statement).await?;
-    if planned.schema != whole.schema {
+    if planned.schema != *wanted {
         return Ok(Err(
             "its columns are others when it is planned for several nodes".into(),
         ));
@@ -197,6 +224,7 @@ async fn publish(
     job: &ReadJob,
     written: Written,
     offer: &Offer,
+    analysis: Option<Analysis>,
 ) -> Result<Shared> {
     let Written {
         query,
@@ -206,6 +234,8 @@ async fn publish(
         options,
         schema,
     } = written;
+    let cut = stages.iter().map(|(stage, _)| stage);
+    let analysis = analysis.map(|analysis| Arc::new(analysis.with_cut(query, cut, &inputs)));
     let stages = stages
         .into_iter()
         .map(|(stage, plans)| stage_plan(stage, plans, offer));
@@ -235,6 +265,7 @@ async fn publish(
         head,
         options,
         schema,
+        analysis,
     })
 }
 
@@ -288,13 +319,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
     if distribute == Distribute::Off || explained.options.analyze {
         return Ok(Vec::new());
     }
-    let job = ReadJob {
-        statement: explained.statement.clone(),
-        session: job.session.clone(),
-        label: job.label.clone(),
-        deadline: job.deadline,
-        progress: job.progress.clone(),
-    };
+    let job = explained_job(job, explained);
     let offer = offer(context, context.swarm.refresh().await?.as_ref());
     let is_alone = offer.workers.len() == 1 && offer.open_bees == 0;
     if distribute == Distribute::Auto && is_alone {
@@ -315,9 +340,20 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         let bytes = planned.scan_bytes;
         return here(format!("a scan of {bytes} bytes is not worth sharing"));
     }
-    match cut(context, &job, &planned, &offer, distribute).await? {
+    match cut(context, &job, &planned.schema, &offer, distribute).await? {
         Ok(written) => Ok(described(written, &offer)),
         Err(reason) => here(reason),
+    }
+}
+
+/// The statement that an EXPLAIN is about.
+fn explained_job(job: &ReadJob, explained: &ExplainStatement) -> ReadJob {
+    ReadJob {
+        statement: explained.statement.clone(),
+        session: job.session.clone(),
+        label: job.label.clone(),
+        deadline: job.deadline,
+        progress: job.progress.clone(),
     }
 }
 
@@ -383,6 +419,7 @@ pub(crate) async fn run(
         head,
         options,
         schema,
+        analysis,
     } = shared;
     let lost = || Error::Busy {
         what: "the query was lost, because the actor that watched its tasks ended".into(),
@@ -396,6 +433,7 @@ pub(crate) async fn run(
                 options: Arc::new(options),
                 schema,
                 known,
+                analysis,
             };
             head.answer(context, job, writer).await
         }
@@ -424,6 +462,7 @@ struct Head {
     options: Arc<BTreeMap<String, String>>,
     schema: SchemaRef,
     known: Known,
+    analysis: Option<Arc<Analysis>>,
 }
 
 impl Head {
@@ -433,10 +472,8 @@ impl Head {
             let (head, environment) = (self.clone(), context.environment.clone());
             let (strategy, into) = (ladder.strategy, writer.clone());
             let progress = job.progress.clone();
-            let work = move |chamber: Chamber| async move {
-                let planned = head.decode(&environment, &chamber, strategy)?;
-                run_plan(planned, chamber, strategy, into, progress).await
-            };
+            let work =
+                move |chamber: Chamber| head.run(environment, chamber, strategy, into, progress);
             let bees = context.chambers.division().bees;
             let least = if strategy.whole_crew { bees } else { 1 };
             let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
@@ -452,6 +489,29 @@ impl Head {
             }
             ladder.failed(&context.planner, failure, delivered)?;
         }
+    }
+
+    async fn run(
+        self,
+        environment: sql::Environment,
+        chamber: Chamber,
+        strategy: Strategy,
+        writer: Writer,
+        progress: Arc<Progress>,
+    ) -> Result<()> {
+        let planned = self.decode(&environment, &chamber, strategy)?;
+        let clock = &environment.host.clock;
+        let began_at = clock.monotonic();
+        run_plan(&planned, &chamber, strategy, &writer, progress).await?;
+        let Some(analysis) = self.analysis else {
+            return Ok(());
+        };
+        let duration = clock.monotonic().saturating_sub(began_at);
+        let rows = analysis
+            .rows(&self.known, &planned, &chamber, duration)
+            .await?;
+        let rows = text_rows(planned.schema.clone(), rows)?;
+        writer.push(rows, &chamber.runtime.disk_manager)
     }
 
     fn decode(
@@ -474,11 +534,16 @@ impl Head {
         if strategy.spilling_joins != SpillingJoins::None {
             plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;
         }
+        let mut schema = self.schema.clone();
+        if let Some(analysis) = &self.analysis {
+            plan = analysis.over(plan)?;
+            schema = plan.schema();
+        }
         Ok(PlannedQuery {
             scan_bytes: sql::scan_totals(&plan)?.bytes_kept,
             plan,
             context,
-            schema: self.schema.clone(),
+            schema,
             frames: Vec::new(),
             literals: Vec::new(),
         })

@@ -118,7 +118,7 @@ impl Default for Settings {
             backpressure: Backpressure::default(),
             checkpoint_interval: 100,
             keeper_interval_ms: 600_000,
-            keeper_requests_per_minute: 8,
+            keeper_requests_per_minute: 6,
             distribute: Distribute::default(),
             sweep_age_ms: 7 * 24 * 3_600_000,
             storage: StorageEnvironment::default(),

@@ -1,9 +1,11 @@
 //! Several nodes on one meadow: they find each other, share queries, and survive each other's deaths.
 
 use apiary_tests::{Bench, Finished};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A running `apiary-node start`; killed when it is dropped.
 struct Node {
@@ -102,13 +104,14 @@ fn left_over(bench: &Bench) -> Vec<String> {
 
 /// Waits until the last late worker has taken away what came after a query's end.
 fn nothing_is_left(bench: &Bench) {
-    for _ in 0..600 {
+    // Idle nodes list the queries once a minute, and make sure that a coordinator is dead.
+    for _ in 0..1_800 {
         if left_over(bench).is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    panic!("left for a minute: {:?}", left_over(bench));
+    panic!("left for three minutes: {:?}", left_over(bench));
 }
 
 #[test]
@@ -279,4 +282,122 @@ fn explain_shows_stages_and_who_is_meant_to_run_their_tasks() {
     assert!(text.contains("FrameScanExec"), "{text}");
     let whole = shared(&bench, "EXPLAIN SELECT 1").success().stdout;
     assert!(whole.contains("runs on this node"), "{whole}");
+}
+
+/// The nodes that `status --json` shows, by name.
+fn nodes_of(bench: &Bench) -> BTreeMap<String, Value> {
+    let json = bench.run(["status", "--json"]).success().stdout;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let nodes = json["nodes"].as_array().expect("nodes").iter();
+    nodes
+        .map(|node| {
+            let name = node["name"].as_str().unwrap_or_default();
+            (name.to_string(), node.clone())
+        })
+        .collect()
+}
+
+#[test]
+fn status_lists_the_running_nodes_and_what_they_run() {
+    let bench = Bench::new();
+    with_frame(&bench);
+    assert!(nodes_of(&bench).is_empty());
+    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let seen = nodes_of(&bench);
+    assert_eq!(seen.keys().collect::<Vec<_>>(), ["a", "b"]);
+    for (node, name) in nodes.iter().zip(["a", "b"]) {
+        let shown = &seen[name];
+        assert!(
+            shown["node_id"]
+                .as_str()
+                .expect("id")
+                .starts_with(&node.id[..8])
+        );
+        assert_eq!(shown["state"], "alive", "{shown}");
+        assert_eq!(shown["bees"], 1);
+        assert_eq!(shown["claims"], serde_json::json!([]));
+        assert!(shown["seconds_since_change"].as_u64() < Some(60), "{shown}");
+        assert!(shown["temperature"].is_number() && shown["memory_pressure"].is_number());
+        assert!(
+            shown["build"]
+                .as_str()
+                .expect("build")
+                .starts_with("apiary")
+        );
+    }
+    let text = bench.run(["status"]).success().stdout;
+    assert!(text.contains("others    2"), "{text}");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&nodes[0].id[..8]));
+    let words: Vec<&str> = line.expect("a line").split_whitespace().collect();
+    assert_eq!(words[1..3], ["a", "alive"], "{text}");
+
+    // One whose promise has passed, without waiting for it: its beat is old by the store's own clock.
+    let [killed, stays] = nodes;
+    let id = killed.id.clone();
+    killed.kill();
+    let beats = bench.objects().into_iter().map(|(key, _)| key);
+    let mut beats = beats.filter(|key| key.starts_with("_swarm/nodes/"));
+    let beat = beats.find(|key| key.contains(&id)).expect("its beat stays");
+    let path = bench.meadow().join(beat);
+    for (seconds, state) in [(130, "suspect"), (250, "dead")] {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .expect("the beat");
+        let written_at = SystemTime::now() - Duration::from_secs(seconds);
+        file.set_modified(written_at).expect("it grows old");
+        let seen = nodes_of(&bench);
+        assert_eq!(seen["a"]["state"], state, "{seen:?}");
+        assert_eq!(seen["b"]["state"], "alive", "{seen:?}");
+    }
+    std::fs::write(&path, "torn").expect("the beat");
+    let seen = nodes_of(&bench);
+    assert_eq!(seen[""]["state"], "unknown", "it cannot be read: {seen:?}");
+    let text = bench.run(["status"]).success().stdout;
+    assert!(text.contains("its heartbeat cannot be read"), "{text}");
+    stays.stop();
+}
+
+#[test]
+fn explain_analyze_of_a_shared_query_tells_what_each_task_took() {
+    let bench = Bench::new();
+    with_frame(&bench);
+    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let explained = format!("EXPLAIN ANALYZE {AGGREGATE}");
+    let finished = shared(&bench, &explained).success();
+    assert!(finished.stderr.contains("the query is shared"));
+    let text = finished.stdout;
+    for part in [
+        "Plan with Metrics",
+        "ExchangeReadExec",
+        "output_rows=97",
+        "shared: ",
+        "storage operations: plan put, bell get, plan get",
+        "stage 1",
+        "task 0 on ",
+        "attempt 0: waited ",
+        "FrameScanExec",
+        "0 attempts failed",
+        "head,",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(!text.contains("has no output"), "{text}");
+    let verbose = shared(&bench, &format!("EXPLAIN ANALYZE VERBOSE {AGGREGATE}")).success();
+    assert!(
+        verbose.stdout.contains("Plan with Full Metrics"),
+        "{}",
+        verbose.stdout
+    );
+    nodes.into_iter().for_each(Node::stop);
+    assert_eq!(left_over(&bench), Vec::<String>::new());
+
+    // What runs on one node is explained as ever.
+    let alone = bench.sql(&explained);
+    assert!(alone.contains("memory_peak_bytes"), "{alone}");
+    assert!(!alone.contains("storage operations"), "{alone}");
+    let constant = shared(&bench, "EXPLAIN ANALYZE SELECT 1").success().stdout;
+    assert!(constant.contains("memory_peak_bytes"), "{constant}");
 }

@@ -3,12 +3,15 @@ use super::{
     with_numbers,
 };
 use crate::node::Role;
-use crate::{Node, QueryOptions, WriteOptions};
+use crate::{Node, NodeState, QueryOptions, WriteOptions};
 use apiary_engine::error::{Error, ErrorKind};
 use apiary_engine::settings::Settings;
 use apiary_engine::sql::{Session, parse};
+use apiary_engine::store::Meadow;
 use apiary_protocol::keys;
 use futures::StreamExt;
+use object_store::memory::InMemory;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
@@ -358,6 +361,46 @@ async fn a_brief_node_leaves_nothing_in_the_swarm() {
             .is_empty()
     );
     node.shutdown().await.expect("stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resident_node_learns_who_is_alive_and_a_brief_one_sees_it_at_one_look() {
+    let store = Arc::new(InMemory::new());
+    let start = async |seed, role| {
+        let host = apiary_engine::host::testing::host_with_seed(seed);
+        let meadow = Meadow::over(store.clone(), "memory://tests", &host, &settings(1));
+        let node = Node::start(host, meadow, settings(1), role).await;
+        node.expect("a node")
+    };
+    let states = async |node: &Node| {
+        let nodes = node.swarm().await.expect("the swarm").into_iter();
+        nodes.map(|node| node.state).collect::<Vec<_>>()
+    };
+    let (first, second) = (
+        start(1, Role::Resident).await,
+        start(2, Role::Resident).await,
+    );
+    settle().await;
+    assert_eq!(states(&first).await, [NodeState::Unknown], "it just met it");
+
+    let brief = start(3, Role::Brief).await;
+    let counts = |node: &Node| node.environment().meadow.requests();
+    let before = counts(&brief);
+    assert_eq!(states(&brief).await, [NodeState::Alive; 2]);
+    let after = counts(&brief);
+    assert_eq!(after.list_count - before.list_count, 1);
+    assert_eq!(after.get_count - before.get_count, 2);
+    assert_eq!(after.put_count, before.put_count);
+    brief.shutdown().await.expect("stopped");
+
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    let seen = first.swarm().await.expect("the swarm");
+    assert_eq!(seen[0].state, NodeState::Alive, "it saw it change");
+    assert_eq!(seen[0].node_id, second.node_id().to_string());
+    assert_eq!(seen[0].beat.as_ref().expect("its beat").bees, 1);
+    second.shutdown().await.expect("stopped");
+    assert_eq!(states(&first).await, []);
+    first.shutdown().await.expect("stopped");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,17 @@
-//! `status`: the node's facts and what lies in the storage.
+//! `status`: the node's facts, the other nodes, and what lies in the storage.
 
 use crate::args::Status;
 use crate::failure::Result;
 use crate::progress::bytes;
-use apiary::{Apiary, Frame, FrameInfo, NodeStatus};
+use apiary::{Apiary, BeatFacts, Frame, FrameInfo, NodeStatus, SwarmNode};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::io::Write;
 
 /// Frames whose ledgers are read at once.
 const FRAMES_AT_ONCE: usize = 8;
+/// Claims of a node that are written out in the table; `--json` has all.
+const CLAIMS_SHOWN: usize = 3;
 
 /// A frame and its facts, or why there are none: one broken frame must not hide the others.
 struct Line {
@@ -33,13 +35,15 @@ pub async fn status(options: &Status, apiary: &Apiary) -> Result<()> {
         .buffered(FRAMES_AT_ONCE)
         .collect()
         .await;
+    let nodes = apiary.swarm().await?;
     let node = apiary.status().await?;
     let mut out = std::io::stdout().lock();
     if options.json {
-        let value = as_json(&node, hives.len(), box_count, &lines);
+        let value = as_json(&node, &nodes, hives.len(), box_count, &lines);
         writeln!(out, "{value:#}")?;
     } else {
-        write!(out, "{}", as_text(&node, hives.len(), box_count, &lines))?;
+        let text = as_text(&node, &nodes, hives.len(), box_count, &lines);
+        write!(out, "{text}")?;
     }
     Ok(())
 }
@@ -51,7 +55,13 @@ async fn line(frame: Frame) -> Line {
     }
 }
 
-fn as_json(node: &NodeStatus, hives: usize, boxes: usize, lines: &[Line]) -> Value {
+fn as_json(
+    node: &NodeStatus,
+    nodes: &[SwarmNode],
+    hives: usize,
+    boxes: usize,
+    lines: &[Line],
+) -> Value {
     let frames: Vec<Value> = lines
         .iter()
         .map(|line| match &line.info {
@@ -70,11 +80,18 @@ fn as_json(node: &NodeStatus, hives: usize, boxes: usize, lines: &[Line]) -> Val
         .collect();
     json!({
         "node": node,
+        "nodes": nodes,
         "storage": { "hives": hives, "boxes": boxes, "frames": frames },
     })
 }
 
-fn as_text(node: &NodeStatus, hives: usize, boxes: usize, lines: &[Line]) -> String {
+fn as_text(
+    node: &NodeStatus,
+    nodes: &[SwarmNode],
+    hives: usize,
+    boxes: usize,
+    lines: &[Line],
+) -> String {
     let NodeStatus {
         name,
         storage,
@@ -93,9 +110,77 @@ fn as_text(node: &NodeStatus, hives: usize, boxes: usize, lines: &[Line]) -> Str
         node.temperature, node.regulation
     ));
     text.push_str(&format!(
-        "hives     {hives}\nboxes     {boxes}\nframes    {}\n",
-        lines.len()
+        "hives     {hives}\nboxes     {boxes}\nframes    {}\nothers    {}\n",
+        lines.len(),
+        nodes.len()
     ));
+    text + &swarm_table(nodes) + &frame_table(lines)
+}
+
+/// The other nodes, one a line.
+fn swarm_table(nodes: &[SwarmNode]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let name_of = |node: &SwarmNode| node.beat.as_ref().map(|beat| beat.name.clone());
+    let named = nodes.iter().filter_map(name_of);
+    let width = named.map(|name| name.chars().count()).max().unwrap_or(0);
+    let width = width.max(4);
+    let mut text = format!(
+        "\n{:<8} {:<width$} {:<7} {:>7} {:>7} {:>5} {:>6}  {}\n",
+        "node", "name", "state", "changed", "idle", "load", "memory", "build"
+    );
+    for node in nodes {
+        let (id, state) = (short(&node.node_id), word(node));
+        let changed = format!("{} s", node.seconds_since_change);
+        let Some(beat) = &node.beat else {
+            let what = "its heartbeat cannot be read";
+            let empty = "";
+            text.push_str(&format!(
+                "{id:<8} {empty:<width$} {state:<7} {changed:>7}  {what}\n"
+            ));
+            continue;
+        };
+        let idle = format!("{} of {}", beat.idle_bees, beat.bees);
+        text.push_str(&format!(
+            "{id:<8} {:<width$} {state:<7} {changed:>7} {idle:>7} {:>5.2} {:>5.0}%  {}\n",
+            beat.name,
+            beat.temperature,
+            beat.memory_pressure * 100.0,
+            beat.build
+        ));
+        text.push_str(&claims(beat));
+    }
+    text
+}
+
+fn word(node: &SwarmNode) -> String {
+    let state = json!(node.state);
+    state.as_str().unwrap_or_default().to_owned()
+}
+
+fn short(id: &str) -> &str {
+    id.split('-').next().unwrap_or(id)
+}
+
+/// What a node runs for others, below its line.
+fn claims(beat: &BeatFacts) -> String {
+    let mut text = String::new();
+    for claim in beat.claims.iter().take(CLAIMS_SHOWN) {
+        let (query, stage, task) = (short(&claim.query), claim.stage, claim.task);
+        text.push_str(&format!(
+            "  runs task {task} of stage {stage} of query {query}\n"
+        ));
+    }
+    let more = beat.claims.len().saturating_sub(CLAIMS_SHOWN);
+    if more > 0 {
+        text.push_str(&format!("  and {more} tasks more\n"));
+    }
+    text
+}
+
+fn frame_table(lines: &[Line]) -> String {
+    let mut text = String::new();
     if lines.is_empty() {
         return text;
     }

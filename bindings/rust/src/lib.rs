@@ -42,7 +42,8 @@ mod runtime;
 
 pub use answer::Answer;
 pub use apiary_actors::{
-    BeeStatus, NodeStatus, Progress, QueryOptions, Role, WriteOptions, WriteReport,
+    BeatFacts, BeeStatus, NodeState, NodeStatus, Progress, QueryOptions, Role, RunningClaim,
+    SwarmNode, WriteOptions, WriteReport,
 };
 pub use apiary_engine::settings::{Backpressure, Codec, Settings};
 pub use apiary_engine::sql::{Session, Statement, parse};

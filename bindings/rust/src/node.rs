@@ -6,7 +6,7 @@ use crate::frame::Frame;
 use crate::host::Scratch;
 use crate::namespace::{DropOptions, Hive};
 use crate::runtime::OwnedRuntimes;
-use apiary_actors::{Node, NodeStatus, QueryOptions};
+use apiary_actors::{Node, NodeStatus, QueryOptions, SwarmNode};
 use apiary_engine::catalog::{Catalog, RegistryView};
 use apiary_engine::sql::{Session, Statement, parse};
 use apiary_engine::{Error, Result};
@@ -201,6 +201,13 @@ impl Apiary {
     /// Facts about this node: bees, memory, temperature, requests made.
     pub async fn status(&self) -> Result<NodeStatus> {
         self.run(self.node().status()).await
+    }
+
+    /// The other nodes on this storage, each as this one sees it. An [`Apiary`] that stays learns who is
+    /// alive by seeing heartbeats change, so whoever it has just met is unknown for up to a minute; one
+    /// that was opened for a single command goes by how old each heartbeat is on the storage's clock.
+    pub async fn swarm(&self) -> Result<Vec<SwarmNode>> {
+        self.run(self.node().swarm()).await
     }
 
     /// Calls a short function once on each of the node's threads that is not busy, and waits for it.

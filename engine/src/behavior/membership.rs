@@ -78,16 +78,34 @@ impl Seen {
     }
 
     fn state(&self) -> NodeState {
-        let (silence, promise) = (self.silence(), self.promise());
-        if silence > promise * DEAD_PROMISES {
-            NodeState::Dead
-        } else if !self.has_changed {
-            NodeState::Unknown
-        } else if silence > promise * SUSPECT_PROMISES {
-            NodeState::Suspect
-        } else {
-            NodeState::Alive
+        match by_silence(self.silence(), self.promise()) {
+            NodeState::Dead => NodeState::Dead,
+            _ if !self.has_changed => NodeState::Unknown,
+            state => state,
         }
+    }
+}
+
+fn by_silence(silence: Duration, promise: Duration) -> NodeState {
+    if silence > promise * DEAD_PROMISES {
+        NodeState::Dead
+    } else if silence > promise * SUSPECT_PROMISES {
+        NodeState::Suspect
+    } else {
+        NodeState::Alive
+    }
+}
+
+/// What whoever looks only once can say of a node, to people and not for any decision: by how long ago
+/// its beat was written, on the store's clock. A beat that cannot be read promises nothing: its node is
+/// dead or unknown.
+pub fn by_age(age: Duration, beat: Option<&Heartbeat>) -> NodeState {
+    let promise = beat.map_or(PROMISE_DEFAULT, |beat| {
+        Duration::from_millis(beat.next_beat_ms)
+    });
+    match by_silence(age, promise) {
+        state if beat.is_some() || state == NodeState::Dead => state,
+        _ => NodeState::Unknown,
     }
 }
 
@@ -225,6 +243,24 @@ mod tests {
         assert_eq!(state(&observer, a), Some(NodeState::Alive), "it woke up");
         observer.looked(seconds(901), &[]);
         assert_eq!(state(&observer, a), None, "it left");
+    }
+
+    #[test]
+    fn whoever_looks_once_judges_by_the_age_of_a_beat_in_multiples_of_its_promise() {
+        let (busy, idle) = (beat(node(1), 2_000), beat(node(2), 60_000));
+        for (age, busy_state, idle_state, unread) in [
+            (0, NodeState::Alive, NodeState::Alive, NodeState::Unknown),
+            (4, NodeState::Alive, NodeState::Alive, NodeState::Unknown),
+            (5, NodeState::Suspect, NodeState::Alive, NodeState::Unknown),
+            (9, NodeState::Dead, NodeState::Alive, NodeState::Unknown),
+            (121, NodeState::Dead, NodeState::Suspect, NodeState::Unknown),
+            (241, NodeState::Dead, NodeState::Dead, NodeState::Dead),
+        ] {
+            let at = seconds(age);
+            assert_eq!(by_age(at, Some(&busy)), busy_state, "busy, {age} s");
+            assert_eq!(by_age(at, Some(&idle)), idle_state, "idle, {age} s");
+            assert_eq!(by_age(at, None), unread, "unread, {age} s");
+        }
     }
 
     #[test]

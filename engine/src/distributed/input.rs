@@ -184,12 +184,15 @@ impl Inputs {
         let read = || async {
             self.count(0);
             let found = read_output(&self.meadow, self.query, key).await?;
-            found.ok_or_else(|| {
+            let found = found.ok_or_else(|| {
                 Error::corrupt(
                     keys::query_output(self.query, key),
                     "it is not there any more",
                 )
-            })
+            })?;
+            let held = found.held_bytes() as u64;
+            self.read_bytes.fetch_add(held, Ordering::Relaxed);
+            Ok(found)
         };
         cell.get_or_try_init(read).await.cloned()
     }

@@ -10,6 +10,7 @@
 //! Invariants: a task's output is committed once (QUERY-2); what is read of an output was checked
 //! against its index, and what cannot be read is an error that names it, never fewer rows (QUERY-1).
 
+mod analysis;
 mod cut;
 mod exchange;
 mod input;
@@ -22,6 +23,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use analysis::{Analysed, Execution, read_execution};
 pub use cut::{Cut, CutStage, CutTask, Spread, cut};
 pub(crate) use exchange::EncodedRead;
 pub use exchange::{ExchangeReadExec, Kind, Reads};

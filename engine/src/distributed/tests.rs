@@ -4,12 +4,13 @@ use super::testing::{run_cut, run_head};
 use super::*;
 use crate::sql::PlannedQuery;
 use crate::sql::tests::{World, batch, numbers};
-use apiary_protocol::ids::QueryId;
-use apiary_protocol::query::TaskKey;
+use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
+use apiary_protocol::query::{Failure, TaskKey};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use bytes::Bytes;
 use datafusion::physical_plan::collect;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const SPREAD: Spread = Spread {
@@ -172,6 +173,55 @@ async fn a_damaged_output_is_an_error_that_names_it() {
         let told = local_error(&task_error(&error));
         assert_eq!(told.to_string(), error.to_string());
     }
+}
+
+#[tokio::test]
+async fn what_tasks_took_and_failed_at_is_read_from_what_they_left() {
+    let world = world().await;
+    let meadow = &world.environment.meadow;
+    let id = query(1);
+    let (planned, cut) = cut_of(&world, "SELECT k, count(*) FROM t GROUP BY k", id).await;
+    let cut = cut.unwrap();
+    run_cut(&world.environment, &planned, &cut, id, 1)
+        .await
+        .unwrap();
+    let error = Error::ResourcesExhausted("no room".into());
+    let failure = Failure {
+        key: TaskKey { stage: 1, task: 2 },
+        node: NodeId::from_random([2; 16]),
+        bee: "bee-0".into(),
+        attempt: 0,
+        id: AttemptId::from_random([3; 16]),
+        strategy: String::new(),
+        budget_bytes: 1,
+        duration_ms: 1,
+        error: task_error(&error),
+    };
+    commit_failure(meadow, id, &failure).await.unwrap();
+    let analysed = Analysed::new(id, cut.stages.iter(), &cut.inputs);
+    let key = TaskKey { stage: 1, task: 0 };
+    let known = read_output(meadow, id, key).await.unwrap().unwrap();
+    let gets = meadow.requests().get_count;
+    let execution = read_execution(meadow, &analysed, &BTreeMap::from([(key, known)]))
+        .await
+        .unwrap();
+    let outputs: usize = cut.stages.iter().map(|stage| stage.tasks.len()).sum();
+    // What is known is not read again; the record is.
+    assert_eq!(meadow.requests().get_count - gets, outputs as u64);
+    let text: String = analysed
+        .rows(&execution, &BTreeMap::new())
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    assert!(text.contains("task 2 failed on"), "{text}");
+    assert!(text.contains("no room"), "{text}");
+    assert!(text.contains("1 attempts failed"), "{text}");
+    assert!(!text.contains("has no output"), "{text}");
+
+    let key = keys::query_failure(id, failure.key, 0);
+    meadow.put(&key, Bytes::from("torn")).await.unwrap();
+    let damaged = read_execution(meadow, &analysed, &BTreeMap::new()).await;
+    assert!(damaged.unwrap_err().to_string().contains(&key));
 }
 
 /// More than one object takes.

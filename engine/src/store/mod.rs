@@ -23,7 +23,7 @@ mod upload;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
-use body::Read;
+use body::{Body, Read};
 use bytes::Bytes;
 use local::{LocalFailure, LocalStore};
 use object_store::memory::InMemory;
@@ -59,6 +59,29 @@ pub struct RequestCounts {
     pub delete_count: u64,
     pub read_bytes: u64,
     pub written_bytes: u64,
+}
+
+/// The store's own clock, as it stood when something had just been written there. Ages of objects are
+/// told by it: no clock of another machine takes part, and none of this one but the steady one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreTime {
+    /// Modification time of what was written.
+    modified_ms: i64,
+    /// When the write had returned, on this process's monotonic clock.
+    written_at: Duration,
+}
+
+impl StoreTime {
+    /// How old an object is, at `now` on the monotonic clock. Too low by as long as the write took, and
+    /// by a second where the store counts in seconds; never below nought.
+    pub fn age(&self, modified_ms: i64, now: Duration) -> Duration {
+        let since = now.saturating_sub(self.written_at).as_millis() as i64;
+        let age_ms = self
+            .modified_ms
+            .saturating_add(since)
+            .saturating_sub(modified_ms);
+        Duration::from_millis(age_ms.max(0) as u64)
+    }
 }
 
 /// What became of a conditional create, decided by reading back.
@@ -214,10 +237,15 @@ impl Meadow {
 
     /// As [`Self::get`]; `Corrupt` when it has more bytes, which are not read then.
     pub async fn get_at_most(&self, key: &str, bytes_max: u64) -> Result<Option<Bytes>> {
+        let body = self.get_body(key, bytes_max).await?;
+        Ok(body.map(Body::into_bytes))
+    }
+
+    async fn get_body(&self, key: &str, bytes_max: u64) -> Result<Option<Body>> {
         self.turn().await;
         let (path, whole) = (path_of(key)?, GetOptions::default());
         match self.rooted.read(&path, &whole, bytes_max).await {
-            Ok(Read::Whole(body)) => Ok(Some(body.into_bytes())),
+            Ok(Read::Whole(body)) => Ok(Some(body)),
             Ok(Read::TooLarge(size_bytes)) => Err(Error::corrupt(
                 key,
                 format!(

@@ -1,6 +1,6 @@
 //! The check of a store before it is trusted.
 
-use super::{Created, Meadow, Names};
+use super::{Created, Meadow, Names, StoreTime, WHOLE_OBJECT_BYTES_MAX};
 use crate::error::{Error, Result};
 use apiary_protocol::ids::MeadowId;
 use apiary_protocol::keys;
@@ -17,16 +17,19 @@ impl Meadow {
     ///
     /// Some stores ignore the condition of a put, or race it: two commits of one version would both
     /// be acknowledged. Such a store is refused here, before anything is written to it.
-    pub async fn prove(&self) -> Result<()> {
+    ///
+    /// The time by the store comes with it, since something was just written.
+    pub async fn prove(&self) -> Result<StoreTime> {
         let found = self.get(keys::MANIFEST).await?;
         if let Some(bytes) = &found {
             check_manifest(bytes)?;
         }
-        self.prove_conditions().await?;
+        let time = self.prove_conditions().await?;
         if found.is_none() {
             self.make_manifest().await?;
         }
-        self.sweep_staging().await
+        self.sweep_staging().await?;
+        Ok(time)
     }
 
     async fn make_manifest(&self) -> Result<()> {
@@ -40,16 +43,17 @@ impl Meadow {
         }
     }
 
-    async fn prove_conditions(&self) -> Result<()> {
+    async fn prove_conditions(&self) -> Result<StoreTime> {
         let id: [u8; 16] = self.host.entropy.bytes();
         let key = format!("{}/{:032x}", keys::PROOFS_PREFIX, u128::from_le_bytes(id));
         let outcome = self.prove_create(&key).await;
         // Also after a refusal: what was written for the check is nobody's.
         let cleaned = self.delete(&key).await;
-        outcome.and(cleaned)
+        let time = outcome?;
+        cleaned.map(|()| time)
     }
 
-    async fn prove_create(&self, key: &str) -> Result<()> {
+    async fn prove_create(&self, key: &str) -> Result<StoreTime> {
         let path = super::path_of(key)?;
         let bodies: Vec<Bytes> = (0..RIVALS)
             .map(|rival| Bytes::from(format!("{key} {rival}")))
@@ -67,13 +71,23 @@ impl Meadow {
                 Err(error) => refusal = Some(error),
             }
         }
-        let found = self.get(key).await?;
+        let written_at = self.host.clock.monotonic();
+        let found = self.get_body(key, WHOLE_OBJECT_BYTES_MAX).await?;
+        let found = found.map(|body| {
+            let modified_ms = body.meta.last_modified.timestamp_millis();
+            (modified_ms, body.into_bytes())
+        });
         match (winners.as_slice(), found, refusal) {
             ([_, _, ..], _, _) => Err(self.unfit(format!(
                 "{} of {RIVALS} concurrent creates of one key were all acknowledged",
                 winners.len()
             ))),
-            ([winner], Some(found), _) if found == bodies[*winner] => Ok(()),
+            ([winner], Some((modified_ms, found)), _) if found == bodies[*winner] => {
+                Ok(StoreTime {
+                    modified_ms,
+                    written_at,
+                })
+            }
             ([_], _, _) => {
                 Err(self
                     .unfit("an acknowledged create does not read back as it was written".into()))

@@ -429,6 +429,25 @@ async fn good_stores_are_proved_and_nothing_is_left_of_it() {
 }
 
 #[tokio::test]
+async fn ages_are_told_by_the_clock_of_the_store() {
+    let (_directory, meadows) = both().await;
+    for meadow in meadows {
+        let time = meadow.prove().await.unwrap();
+        meadow.put("d/k", bytes("mine")).await.unwrap();
+        let now = meadow.host.clock.monotonic();
+        let listed = meadow.list("d", None).await.unwrap();
+        let modified_ms = listed[0].last_modified.timestamp_millis();
+        assert!(time.age(modified_ms, now) < Duration::from_secs(60));
+        let later = time.age(modified_ms, now + Duration::from_secs(500));
+        let around = Duration::from_secs(440)..Duration::from_secs(560);
+        assert!(around.contains(&later), "{later:?}");
+        let earlier = time.age(modified_ms - 90_000, now);
+        assert!(earlier >= Duration::from_secs(30), "{earlier:?}");
+        assert_eq!(time.age(i64::MAX, now), Duration::ZERO);
+    }
+}
+
+#[tokio::test]
 async fn a_meadow_with_a_torn_manifest_is_refused_before_anything_is_written() {
     let (_, meadow) = faulty();
     meadow.prove().await.unwrap();
