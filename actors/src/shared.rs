@@ -93,39 +93,28 @@ pub(crate) async fn begin(
     if distribute == Distribute::Off || (distribute == Distribute::Auto && is_small) {
         return Ok(None);
     }
-<<<<<<< HEAD
+    let analysis = Analysis::of(context, job, planned);
+    let (job, wanted) = match &analysis {
+        Some((inner, analysis)) => (inner, analysis.answer_schema()),
+        None => (job, planned.schema.clone()),
+    };
     let written = async {
         let swarm = context.swarm.refresh().await?;
         let offer = offer(context, &swarm);
         if distribute != Distribute::On && !offer.is_worth(planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
-        let written = cut(context, job, planned, &offer, distribute).await?;
+        let written = cut(context, job, &wanted, &offer, distribute).await?;
         Ok::<_, Error>((offer, written))
     };
     match written.await {
-        Ok((offer, Ok(written))) => publish(context, job, written, &offer).await.map(Some),
-        Ok((_, Err(reason))) => {
-=======
-    let swarm = context.swarm.refresh().await?;
-    let offer = offer(context, &swarm);
-    let is_wanted =
-        distribute == Distribute::On || is_worth(planned.scan_bytes, &offer.workers, REQUEST);
-    if !is_wanted {
-        return Ok(None);
-    }
-    let analysis = Analysis::of(context, job, planned);
-    let (job, wanted) = match &analysis {
-        Some((inner, analysis)) => (inner, analysis.answer_schema()),
-        None => (job, planned.schema.clone()),
-    };
-    match cut(context, job, &wanted, &offer, distribute).await? {
-        Ok(cut) => {
+        Ok((offer, Ok(written))) => {
             let analysis = analysis.as_ref().map(|(_, analysis)| analysis.clone());
-            publish(context, job, cut, &offer, analysis).await.map(Some)
+            publish(context, job, written, &offer, analysis)
+                .await
+                .map(Some)
         }
-        Err(reason) => {
->>>>>>> wt-f
+        Ok((_, Err(reason))) => {
             tracing::debug!(reason, query = job.label, "the query is not shared");
             Ok(None)
         }
