@@ -685,7 +685,8 @@ impl State {
             Ok(Ok(())) => tracing::debug!(%query, "what a query left is gone"),
             Ok(Err(error)) => {
                 tracing::warn!(%error, %query, "what a query left stays for now");
-                if self.draining.is_none() {
+                // One that was to be abandoned is found again, and its coordinator asked again.
+                if self.draining.is_none() && end != Some(EndReason::Abandoned) {
                     self.clean_later(myself, query, end);
                 }
             }

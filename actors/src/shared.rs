@@ -17,18 +17,17 @@ use crate::forager::{Coordinated, Known};
 use crate::read::{ReadJob, run_plan, text_rows};
 use crate::results::Writer;
 use analysis::Analysis;
-use apiary_engine::behavior::abandonment::{SpillingJoins, Strategy};
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
 use apiary_engine::behavior::membership::{NodeState, SwarmView};
 use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, place, workers};
-use apiary_engine::distributed::{self, Cut, CutStage, Inputs, Spread, is_lost_input};
+use apiary_engine::distributed::{self, Cut, CutStage, Inputs, Spread, is_lost_input, ready_plan};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::format::BUILD;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::displayable;
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use std::collections::BTreeMap;
@@ -72,13 +71,16 @@ impl Offer {
             + self.open_bees
     }
 
-    fn is_worth(&self, scan_bytes: u64) -> bool {
+    fn is_wanted(&self, distribute: Distribute, scan_bytes: u64) -> bool {
+        if distribute == Distribute::On {
+            return true;
+        }
         let mut workers = self.workers.clone();
         workers.push(Worker {
             idle_bees: self.open_bees,
             ..self.workers[0].clone()
         });
-        is_worth(scan_bytes, &workers, REQUEST)
+        scan_bytes >= SCAN_BYTES_LEAST && is_worth(scan_bytes, &workers, REQUEST)
     }
 }
 
@@ -101,7 +103,7 @@ pub(crate) async fn begin(
     let written = async {
         let swarm = context.swarm.refresh().await?;
         let offer = offer(context, &swarm);
-        if distribute != Distribute::On && !offer.is_worth(planned.scan_bytes) {
+        if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
         let written = cut(context, job, &wanted, &offer, distribute).await?;
@@ -323,9 +325,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
             format!("runs on this node: {reason}"),
         )])
     };
-    let is_wanted = distribute == Distribute::On
-        || planned.scan_bytes >= SCAN_BYTES_LEAST && offer.is_worth(planned.scan_bytes);
-    if !is_wanted {
+    if !offer.is_wanted(distribute, planned.scan_bytes) {
         let bytes = planned.scan_bytes;
         return here(format!("a scan of {bytes} bytes is not worth sharing"));
     }
@@ -510,19 +510,14 @@ impl Head {
         strategy: Strategy,
     ) -> Result<PlannedQuery> {
         let inputs = Inputs::new(&environment.meadow, self.query, self.known.clone());
-        let config = distributed::restored(&self.options)?.with_extension(inputs);
-        let rows = config.batch_size().min(strategy.batch_rows.max(1));
-        let state = SessionStateBuilder::new()
-            .with_session_id("apiary".into())
-            .with_config(config.with_batch_size(rows))
-            .with_runtime_env(chamber.runtime.clone())
-            .with_default_features()
-            .build();
-        let context = state.task_ctx();
-        let mut plan = sql::decode_plan(environment, &self.plan, &context)?;
-        if strategy.spilling_joins != SpillingJoins::None {
-            plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;
-        }
+        let (mut plan, context) = ready_plan(
+            environment,
+            &self.plan,
+            &self.options,
+            inputs,
+            strategy,
+            chamber.runtime.clone(),
+        )?;
         let mut schema = self.schema.clone();
         if let Some(analysis) = &self.analysis {
             plan = analysis.over(plan)?;

@@ -174,20 +174,17 @@ async fn committed(meadow: &Meadow, query: QueryId, wanted: Vec<TaskKey>) -> Res
 /// not change for as long as makes a node dead.
 pub(super) async fn is_dead(meadow: &Meadow, node: NodeId) -> Result<bool> {
     let key = keys::heartbeat(node);
-    let pause = match meadow.get_tagged(&key).await? {
-        Some((bytes, tag)) => {
-            let promise = Heartbeat::from_bytes(&bytes).map_or(PROMISE_DEFAULT, |beat| {
-                Duration::from_millis(beat.next_beat_ms)
-            });
-            (promise * DEAD_PROMISES, Some(tag))
-        }
-        // A beat comes a moment after the first plan.
-        None => (ABSENT_PAUSE, None),
-    };
-    let (pause, before) = pause;
+    let before = meadow.get_tagged(&key).await?;
+    // Where there is none yet: a beat comes a moment after the first plan.
+    let pause = before.as_ref().map_or(ABSENT_PAUSE, |(bytes, _)| {
+        let promise = Heartbeat::from_bytes(bytes).map_or(PROMISE_DEFAULT, |beat| {
+            Duration::from_millis(beat.next_beat_ms)
+        });
+        promise * DEAD_PROMISES
+    });
     tokio::time::sleep(pause).await;
-    let now = meadow.get_tagged(&key).await?.map(|(_, tag)| tag);
-    Ok(now == before)
+    let now = meadow.get_tagged(&key).await?;
+    Ok(now.map(|(_, tag)| tag) == before.map(|(_, tag)| tag))
 }
 
 /// Deletes all under a query, its end last; says first that it is over when nobody has yet.
@@ -229,10 +226,9 @@ pub(super) async fn clean(
         return Ok(());
     }
     // The plan goes first: who finds none knows that the query is over.
-    if first.contains(&plan_key) {
-        meadow.delete(&plan_key).await?;
-    }
-    for keys in [first, last] {
+    let (plan, rest): (Vec<String>, Vec<String>) =
+        first.into_iter().partition(|key| *key == plan_key);
+    for keys in [plan, rest, last] {
         let mut deletions = futures::stream::iter(keys)
             .map(|key| async move { meadow.delete(&key).await })
             .buffer_unordered(DELETES_AT_ONCE);

@@ -10,7 +10,8 @@ use apiary_engine::ledger::{Intent, Ledger, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::{Codec, Settings};
 use apiary_engine::sql::{
-    Crew, Environment, Session, Snapshots, Statement, decode_plan, encode_plan, parse, plan_query,
+    Crew, Environment, PlannedQuery, Session, Snapshots, Statement, decode_plan, encode_plan,
+    parse, plan_query,
 };
 use apiary_engine::store::Meadow;
 use apiary_protocol::delta::{Action, Add, DeletionVector, Remove};
@@ -154,8 +155,7 @@ impl World {
             .unwrap();
     }
 
-    /// The answer directly, and the answer of the plan's bytes.
-    async fn answers(&self, text: &str) -> (String, String) {
+    async fn plan(&self, text: &str, for_swarm: bool) -> PlannedQuery {
         let Statement::Query(statement) = parse(text).unwrap().remove(0) else {
             panic!("{text} is no query")
         };
@@ -165,11 +165,16 @@ impl World {
             runtime: Arc::clone(&self.runtime),
             spilling_joins: Default::default(),
             batch_rows: 8192,
-            for_swarm: false,
+            for_swarm,
         };
-        let planned = plan_query(&self.environment, &session, &statement, &crew)
+        plan_query(&self.environment, &session, &statement, &crew)
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// The answer directly, and the answer of the plan's bytes.
+    async fn answers(&self, text: &str) -> (String, String) {
+        let planned = self.plan(text, false).await;
         let bytes = encode_plan(&planned.plan).unwrap();
         let decoded = decode_plan(&self.environment, &bytes, &planned.context).unwrap();
         let direct = collect(planned.plan, Arc::clone(&planned.context))
@@ -181,20 +186,7 @@ impl World {
 
     /// The answer of three tasks a stage, each run twice, through storage.
     async fn in_tasks(&self, number: u32, text: &str) -> String {
-        let Statement::Query(statement) = parse(text).unwrap().remove(0) else {
-            panic!("{text} is no query")
-        };
-        let session = Session::new().unwrap();
-        let crew = Crew {
-            bees: 2,
-            runtime: Arc::clone(&self.runtime),
-            spilling_joins: Default::default(),
-            batch_rows: 8192,
-            for_swarm: true,
-        };
-        let planned = plan_query(&self.environment, &session, &statement, &crew)
-            .await
-            .unwrap();
+        let planned = self.plan(text, true).await;
         let spread = Spread {
             tasks_max: 3,
             bytes_per_task: 1,

@@ -235,11 +235,6 @@ impl Foraging {
             .count()
     }
 
-    /// Whether there is anything left here that this node may have to do.
-    pub fn is_over(&self) -> bool {
-        self.tasks.values().all(|task| task.state == State::Done)
-    }
-
     /// Outputs to look for now.
     pub fn wanted(&self, now: Duration, swarm: &SwarmView) -> Vec<TaskKey> {
         let mut stages: BTreeSet<u32> = self.head.iter().flatten().copied().collect();
@@ -412,6 +407,12 @@ mod tests {
     use apiary_protocol::ids::QueryId;
     use apiary_protocol::query::{StagePlan, TaskPlan};
     use std::sync::Arc;
+
+    impl Foraging {
+        fn is_over(&self) -> bool {
+            self.tasks.values().all(|task| task.state == State::Done)
+        }
+    }
 
     fn node(byte: u8) -> NodeId {
         NodeId::from_random([byte; 16])

@@ -28,9 +28,10 @@ pub use cut::{Cut, CutStage, CutTask, Spread, cut};
 pub(crate) use exchange::EncodedRead;
 pub use exchange::{ExchangeReadExec, Kind, Reads};
 pub use input::{Inputs, StoredOutput, read_output};
-pub use options::{restored, saved};
+use options::restored;
+pub use options::saved;
 pub use output::{Made, commit_failure, commit_output};
-pub use task::{Finished, TaskJob, run_task};
+pub use task::{Finished, TaskJob, ready_plan, run_task};
 
 use crate::error::{Error, ErrorKind};
 use apiary_protocol::keys;

@@ -33,7 +33,7 @@ pub fn saved(config: &SessionConfig) -> BTreeMap<String, String> {
 }
 
 /// The session of the planning node.
-pub fn restored(options: &BTreeMap<String, String>) -> Result<SessionConfig> {
+pub(super) fn restored(options: &BTreeMap<String, String>) -> Result<SessionConfig> {
     let mut config = SessionConfig::new();
     for (key, value) in options {
         config

@@ -10,7 +10,7 @@ use apiary_protocol::query::{Partition, TaskKey};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
-use datafusion::physical_plan::ExecutionPlanProperties;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,11 +55,15 @@ pub async fn run_task(
     runtime: Arc<RuntimeEnv>,
     budget_bytes: u64,
 ) -> Result<Finished> {
-    let context = context(&job, runtime)?;
-    let mut plan = sql::decode_plan(environment, &job.plan, &context)?;
-    if job.strategy.spilling_joins != SpillingJoins::None {
-        plan = sql::spill_joins(plan, job.strategy.spilling_joins, &context)?;
-    }
+    let inputs = Arc::clone(&job.inputs);
+    let (plan, context) = ready_plan(
+        environment,
+        &job.plan,
+        &job.options,
+        inputs,
+        job.strategy,
+        runtime,
+    )?;
     let partitions = plan.output_partitioning().partition_count();
     if partitions != job.partitions {
         let reason = format!("{partitions} partitions, not {}", job.partitions);
@@ -111,17 +115,30 @@ pub async fn run_task(
     })
 }
 
-fn context(job: &TaskJob, runtime: Arc<RuntimeEnv>) -> Result<Arc<TaskContext>> {
-    let mut config = super::restored(&job.options)?.with_extension(Arc::clone(&job.inputs));
-    let batch_rows = config.batch_size().min(job.strategy.batch_rows.max(1));
-    config = config.with_batch_size(batch_rows);
+/// A part of a cut plan out of its bytes, to be run once: in the session of the planning node, over
+/// outputs of earlier stages, as a strategy wants it.
+pub fn ready_plan(
+    environment: &Environment,
+    plan: &[u8],
+    options: &BTreeMap<String, String>,
+    inputs: Arc<Inputs>,
+    strategy: Strategy,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+    let config = super::restored(options)?.with_extension(inputs);
+    let batch_rows = config.batch_size().min(strategy.batch_rows.max(1));
     let state = SessionStateBuilder::new()
         .with_session_id("apiary".into())
-        .with_config(config)
+        .with_config(config.with_batch_size(batch_rows))
         .with_runtime_env(runtime)
         .with_default_features()
         .build();
-    Ok(state.task_ctx())
+    let context = state.task_ctx();
+    let mut plan = sql::decode_plan(environment, plan, &context)?;
+    if strategy.spilling_joins != SpillingJoins::None {
+        plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;
+    }
+    Ok((plan, context))
 }
 
 async fn store(

@@ -1,13 +1,12 @@
 //! Runs a cut plan in one process, stage by stage, for tests.
 
-use super::{Cut, Inputs, TaskJob, commit_output, restored, run_task, saved};
+use super::{Cut, Inputs, TaskJob, commit_output, ready_plan, run_task, saved};
 use crate::behavior::abandonment::Strategy;
 use crate::error::Result;
-use crate::sql::{Environment, PlannedQuery, decode_plan, encode_plan};
+use crate::sql::{Environment, PlannedQuery, encode_plan};
 use apiary_protocol::ids::{NodeId, QueryId};
 use apiary_protocol::query::{Outcome, Output, TaskFacts, TaskKey};
 use arrow::array::RecordBatch;
-use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::collect;
 use std::sync::Arc;
 
@@ -79,13 +78,14 @@ pub async fn run_head(
 ) -> Result<Vec<RecordBatch>> {
     let inputs = Inputs::new(&environment.meadow, query, []);
     let options = saved(planned.context.session_config());
-    let state = SessionStateBuilder::new()
-        .with_config(restored(&options)?.with_extension(inputs))
-        .with_runtime_env(planned.context.runtime_env())
-        .with_default_features()
-        .build();
-    let context: Arc<TaskContext> = state.task_ctx();
     // A plan runs once: its operators keep what they have begun.
-    let head = decode_plan(environment, &encode_plan(&cut.head)?, &context)?;
+    let (head, context) = ready_plan(
+        environment,
+        &encode_plan(&cut.head)?,
+        &options,
+        inputs,
+        Strategy::FIRST,
+        planned.context.runtime_env(),
+    )?;
     Ok(collect(head, context).await?)
 }
