@@ -139,6 +139,10 @@ pub struct TaskFacts {
     pub spilled_bytes: u64,
     pub read_bytes: u64,
     pub requests: u64,
+    /// Coordinating storage operations that had to follow each other, from the put of the plan to the
+    /// put of this output.
+    #[serde(default)]
+    pub path: u32,
 }
 
 /// Why a task failed: enough for the coordinator to tell its caller what a local failure would.

@@ -15,8 +15,12 @@ struct Node {
 
 impl Node {
     fn start(bench: &Bench, name: &str) -> Self {
+        Self::with_memory(bench, name, "256MiB")
+    }
+
+    fn with_memory(bench: &Bench, name: &str, memory: &str) -> Self {
         let mut child = bench
-            .command(["start", "--bees", "1", "--memory", "256MiB", "--set"])
+            .command(["start", "--bees", "1", "--memory", memory, "--set"])
             .arg(format!("name={name}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -374,7 +378,7 @@ fn explain_analyze_of_a_shared_query_tells_what_each_task_took() {
         "ExchangeReadExec",
         "output_rows=97",
         "shared: ",
-        "storage operations: plan put, bell get, plan get",
+        "storage operations after each other",
         "stage 1",
         "task 0 on ",
         "attempt 0: waited ",
@@ -400,4 +404,33 @@ fn explain_analyze_of_a_shared_query_tells_what_each_task_took() {
     assert!(!alone.contains("storage operations"), "{alone}");
     let constant = shared(&bench, "EXPLAIN ANALYZE SELECT 1").success().stdout;
     assert!(constant.contains("memory_peak_bytes"), "{constant}");
+}
+
+#[test]
+fn a_task_that_is_too_large_for_one_node_is_done_by_a_larger_one() {
+    let bench = Bench::new();
+    with_frame(&bench);
+    // A window holds the rows of its largest partition at once.
+    let text = "SELECT sum(m) AS s, count(*) AS n FROM (SELECT max(x) OVER (PARTITION BY g) AS m FROM \
+                (SELECT a.v * b.v AS x, a.k % 2 AS g FROM t a JOIN t b ON a.k = b.k AND b.v < 2500))";
+    let expected = bench.sql(text);
+    let small = [
+        "--bees",
+        "1",
+        "--memory",
+        "96MiB",
+        "--set",
+        "distribute=on",
+        "sql",
+        "--format",
+        "csv",
+        text,
+    ];
+    let alone = bench.run(small);
+    assert_eq!(alone.code, Some(4), "{alone:?}");
+    assert!(alone.stderr.contains("abandoned after"), "{alone:?}");
+    let _large = Node::with_memory(&bench, "large", "2GiB");
+    let finished = bench.run(small).success();
+    assert_eq!(finished.stdout, expected);
+    nothing_is_left(&bench);
 }

@@ -8,14 +8,16 @@ use super::handle::Known;
 use crate::bee::Facts;
 use crate::bees::TaskEnd;
 use apiary_engine::behavior::abandonment::{
-    self, FailureClass, Record, Strategy, Verdict, plan_next,
+    self, FailureClass, Record, Strategy, Told, Verdict, plan_next,
 };
 use apiary_engine::behavior::foraging::Start;
 use apiary_engine::distributed::{
-    Finished, Inputs, TaskJob, commit_failure, commit_output, is_lost_input, run_task, task_error,
+    Finished, Inputs, TaskJob, commit_failure, commit_output, is_lost_input, read_failures,
+    run_task, task_error,
 };
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::store::Created;
+use apiary_protocol::format::BUILD;
 use apiary_protocol::ids::{AttemptId, NodeId};
 use apiary_protocol::keys;
 use apiary_protocol::query::{
@@ -33,19 +35,24 @@ pub(super) struct AttemptJob {
     pub(super) start: Start,
     /// Of the stages that it reads.
     pub(super) known: Known,
+    /// Storage operations that had to follow each other before it could begin.
+    pub(super) path: u32,
     pub(super) progress: Arc<AtomicU64>,
 }
 
 /// How it ended.
 pub(crate) enum AttemptEnd {
-    /// The task has an output: this one, or one that was there first.
-    Committed,
+    /// The task has an output: this one, or one that was there first. With the storage operations
+    /// that led to it.
+    Committed { path: u32 },
     /// The output says that no attempt can succeed.
     Failed(TaskError),
     /// Somebody else has this attempt.
     Claimed { by: NodeId, attempt: u32 },
     /// Nothing is known against the task: somebody should try again.
     Released(Error),
+    /// It needs more memory than this node has, and somebody has more.
+    TooLarge,
     /// An output that it reads is damaged or gone.
     LostInput(Error),
 }
@@ -102,8 +109,8 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
     loop {
         let (error, facts) = match try_once(with, job, strategy).await {
             TaskEnd::Done((finished, waited), facts) => {
-                commit_rows(with, job, finished, &facts, waited).await?;
-                return Ok(AttemptEnd::Committed);
+                let path = commit_rows(with, job, finished, &facts, waited).await?;
+                return Ok(AttemptEnd::Committed { path });
             }
             TaskEnd::Failed(error, facts) => (Some(error), facts),
             TaskEnd::Lost => (None, Facts::default()),
@@ -144,7 +151,12 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
                 return Ok(AttemptEnd::Released(error));
             }
             (Verdict::Abandon, error) => {
-                let failure = given_up(class, error, &history);
+                let elsewhere = failures_elsewhere(with, job).await;
+                let is_memory = class == FailureClass::Memory;
+                if is_memory && !job.start.is_last && has_larger(with, &elsewhere) {
+                    return Ok(AttemptEnd::TooLarge);
+                }
+                let failure = given_up(class, error, &elsewhere, &history);
                 commit_failed(with, job, failure.clone()).await?;
                 return Ok(AttemptEnd::Failed(failure));
             }
@@ -152,8 +164,48 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
     }
 }
 
-fn given_up(class: FailureClass, error: Option<Error>, history: &[Record]) -> TaskError {
-    let report = abandonment::report(history);
+/// What other nodes left of their attempts at the task. Without it the report is shorter.
+async fn failures_elsewhere(with: &Arguments, job: &AttemptJob) -> Vec<Failure> {
+    let (query, key) = (job.plan.query, job.start.key);
+    match read_failures(&with.environment.meadow, query).await {
+        Ok(mut failures) => {
+            failures.retain(|failure| failure.key == key && failure.node != with.node_id);
+            failures
+        }
+        Err(error) => {
+            tracing::warn!(%error, %query, "the records of other attempts cannot be read");
+            Vec::new()
+        }
+    }
+}
+
+/// Whether a node with more memory than this one has not tried it yet.
+fn has_larger(with: &Arguments, elsewhere: &[Failure]) -> bool {
+    let division = with.chambers.division();
+    let own = division.bees as u64 * division.budget_per_bee_bytes;
+    let view = with.swarm.view();
+    view.workers(BUILD).any(|(member, beat)| {
+        member.node != with.node_id
+            && u64::from(beat.cores).saturating_mul(beat.bee_budget_bytes) > own
+            && elsewhere.iter().all(|failure| failure.node != member.node)
+    })
+}
+
+fn given_up(
+    class: FailureClass,
+    error: Option<Error>,
+    elsewhere: &[Failure],
+    history: &[Record],
+) -> TaskError {
+    let told = |failure: &Failure| Told {
+        bee: failure.bee.clone(),
+        how: failure.strategy.clone(),
+        budget_bytes: failure.budget_bytes,
+        duration: Duration::from_millis(failure.duration_ms),
+        error: failure.error.message.clone(),
+    };
+    let elsewhere: Vec<Told> = elsewhere.iter().map(told).collect();
+    let report = abandonment::report_after(&elsewhere, history);
     match (class, error) {
         (FailureClass::Final, Some(error)) => task_error(&error),
         (FailureClass::Memory, _) => task_error(&Error::ResourcesExhausted(report)),
@@ -215,8 +267,11 @@ async fn commit_rows(
     finished: Finished,
     facts: &Facts,
     waited: Duration,
-) -> Result<()> {
+) -> Result<u32> {
     let made = finished.made;
+    // Outputs were read, if more of them than their indexes; bytes went before an output that names
+    // them; then the output.
+    let path = job.path + u32::from(finished.has_fetched) + u32::from(made.apart) + 1;
     let facts_of_task = TaskFacts {
         rows: finished.rows,
         bytes: made.bytes,
@@ -227,6 +282,7 @@ async fn commit_rows(
         spilled_bytes: facts.spilled_bytes,
         read_bytes: finished.read_bytes,
         requests: finished.requests,
+        path,
     };
     let outcome = Outcome::Rows {
         apart: made.apart,
@@ -237,9 +293,8 @@ async fn commit_rows(
         bee: facts.bee.clone(),
         ..output
     };
-    commit_output(&with.environment.meadow, &output, Some(made))
-        .await
-        .map(drop)
+    commit_output(&with.environment.meadow, &output, Some(made)).await?;
+    Ok(path)
 }
 
 async fn commit_failed(with: &Arguments, job: &AttemptJob, error: TaskError) -> Result<()> {
@@ -284,7 +339,7 @@ async fn leave_record(
         // Each try has a record of its own.
         attempt: job.start.attempt * abandonment::ATTEMPTS_MAX as u32 + tries,
         id: AttemptId::from_random(with.environment.host.entropy.bytes()),
-        strategy: format!("{:?}", record.strategy),
+        strategy: record.strategy.in_words(),
         budget_bytes: record.budget_bytes,
         duration_ms: record.duration.as_millis() as u64,
         error: task_error(error),

@@ -27,6 +27,12 @@ const END_EVERY: Duration = Duration::from_secs(1);
 const ENDS_PER_PLAN: u32 = 4;
 /// Bytes of outputs that are kept in memory with their indexes.
 const HEADS_BYTES_MAX: usize = 8 << 20;
+/// Operations until the plan is here: its put.
+const PATH_OWN: u32 = 1;
+/// Its put, a look at the bell or a list, its get.
+const PATH_FOUND: u32 = 3;
+/// Before a task of somebody else begins: a look for its output, and a claim.
+const PATH_CLAIM: u32 = 2;
 /// Attempts that fail for want of storage before the task is given up here.
 const RELEASES_MAX: u32 = 4;
 
@@ -35,6 +41,10 @@ pub(super) struct Tracked {
     options: Arc<BTreeMap<String, String>>,
     foraging: Foraging,
     known: BTreeMap<TaskKey, Arc<StoredOutput>>,
+    /// Storage operations that had to follow each other until the plan was here.
+    path: u32,
+    /// The same until an own output was put.
+    paths: BTreeMap<TaskKey, u32>,
     heads_bytes: usize,
     attempts: BTreeMap<TaskKey, Running>,
     /// The driver of a query of this node.
@@ -73,6 +83,11 @@ impl Tracked {
             options: Arc::new(plan.options.clone()),
             foraging: Foraging::new(now, me, &plan, head.clone()),
             plan,
+            path: match head.is_some() {
+                true => PATH_OWN,
+                false => PATH_FOUND,
+            },
+            paths: BTreeMap::new(),
             known: BTreeMap::new(),
             heads_bytes: 0,
             attempts: BTreeMap::new(),
@@ -153,8 +168,20 @@ impl Tracked {
             options: Arc::clone(&self.options),
             start,
             known: self.outputs_of(inputs),
+            path: self.path_to(inputs) + if start.must_claim { PATH_CLAIM } else { 0 },
             progress: Arc::default(),
         }
+    }
+
+    /// Storage operations that had to follow each other until all outputs of these stages were read.
+    fn path_to(&self, stages: &[u32]) -> u32 {
+        let found = self.known.iter();
+        let found = found.map(|(key, output)| (key, output.output.facts.path));
+        let own = self.paths.iter().map(|(key, path)| (key, *path));
+        let read = found.chain(own);
+        let read = read.filter(|(key, _)| stages.contains(&key.stage));
+        let read = read.map(|(_, path)| path.saturating_add(1));
+        read.max().unwrap_or(0).max(self.path)
     }
 
     fn outputs_of(&self, stages: &[u32]) -> Known {
@@ -186,7 +213,10 @@ impl Tracked {
         self.attempts.remove(&key);
         self.moved_at = now;
         match end {
-            AttemptEnd::Committed => self.foraging.done(now, key),
+            AttemptEnd::Committed { path } => {
+                self.paths.insert(key, path);
+                self.foraging.done(now, key);
+            }
             AttemptEnd::Failed(error) => {
                 self.foraging.done(now, key);
                 self.fail(local_error(&error));
@@ -200,6 +230,10 @@ impl Tracked {
                     self.fail(error);
                 }
                 self.foraging.released(now, key);
+            }
+            AttemptEnd::TooLarge => {
+                tracing::info!(query = %self.plan.query, ?key, "a task is left to nodes with more memory");
+                self.foraging.gave_up(now, key);
             }
             AttemptEnd::LostInput(error) => {
                 self.fail(error);

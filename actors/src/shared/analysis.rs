@@ -92,9 +92,10 @@ impl Analysis {
         let analysed = self.analysed.as_ref();
         let analysed = analysed.ok_or_else(|| Error::Bug("an analysis of no query".into()))?;
         let execution = read_execution(&self.meadow, analysed, known).await?;
-        let mut rows = analysed.rows(&execution, &self.names());
         let inputs = head.context.session_config().get_extension::<Inputs>();
-        let (read_bytes, requests) = inputs.map_or((0, 0), |inputs| inputs.totals());
+        let inputs = inputs.ok_or_else(|| Error::Bug("a head without its inputs".into()))?;
+        let mut rows = analysed.rows(&execution, inputs.has_fetched(), &self.names());
+        let (read_bytes, requests) = inputs.totals();
         let text = format!(
             "on this node, {} ms, read {read_bytes} bytes in {requests} requests, spilled {} bytes, \
              peak {} of {} bytes",

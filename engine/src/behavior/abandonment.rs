@@ -65,6 +65,20 @@ impl Strategy {
         held_percent: 75,
         merged_runs: 0,
     };
+
+    /// What differs from the first, each behind a comma.
+    pub fn in_words(&self) -> String {
+        let joins = match self.spilling_joins {
+            SpillingJoins::None => "",
+            SpillingJoins::Large => ", large joins spill",
+            SpillingJoins::All => ", all joins spill",
+        };
+        let batches = match self.batch_rows < BATCH_ROWS {
+            true => ", small batches",
+            false => "",
+        };
+        format!("{joins}{batches}")
+    }
 }
 
 /// What one failed attempt leaves.
@@ -186,28 +200,50 @@ fn suggestion(history: &[Record]) -> String {
     }
 }
 
+/// An attempt in words.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub bee: String,
+    /// As [`Strategy::in_words`] has it.
+    pub how: String,
+    pub budget_bytes: u64,
+    pub duration: Duration,
+    pub error: String,
+}
+
+impl Record {
+    pub fn told(&self) -> Told {
+        Told {
+            bee: self.bee.clone(),
+            how: self.strategy.in_words(),
+            budget_bytes: self.budget_bytes,
+            duration: self.duration,
+            error: self.error.clone(),
+        }
+    }
+}
+
 /// The history and the suggestion as one message.
 pub fn report(history: &[Record]) -> String {
-    let mut text = format!("the task was abandoned after {} attempts:", history.len());
-    for (index, record) in history.iter().enumerate() {
+    report_after(&[], history)
+}
+
+/// As [`report`], after what was tried on other nodes.
+pub fn report_after(elsewhere: &[Told], history: &[Record]) -> String {
+    let attempts = elsewhere.len() + history.len();
+    let mut text = format!("the task was abandoned after {attempts} attempts:");
+    let told = elsewhere.iter().cloned();
+    let told = told.chain(history.iter().map(Record::told));
+    for (index, attempt) in told.enumerate() {
+        let Told {
+            bee, how, error, ..
+        } = &attempt;
         let _ = write!(
             text,
-            " [{}] {} with {} MiB{}{}, {} ms: {};",
+            " [{}] {bee} with {} MiB{how}, {} ms: {error};",
             index + 1,
-            record.bee,
-            record.budget_bytes >> 20,
-            match record.strategy.spilling_joins {
-                SpillingJoins::None => "",
-                SpillingJoins::Large => ", large joins spill",
-                SpillingJoins::All => ", all joins spill",
-            },
-            if record.strategy.batch_rows < BATCH_ROWS {
-                ", small batches"
-            } else {
-                ""
-            },
-            record.duration.as_millis(),
-            record.error,
+            attempt.budget_bytes >> 20,
+            attempt.duration.as_millis(),
         );
     }
     let _ = write!(text, " {}", suggestion(history));
@@ -307,6 +343,13 @@ mod tests {
         let text = report(&history);
         assert!(text.contains("after 2 attempts") && text.contains("[2] bee-0 with 64 MiB"));
         assert!(text.contains("all joins spill") && text.contains("more memory"));
+        let elsewhere = Told {
+            bee: "1a2b3c4d bee-1".into(),
+            ..history[1].told()
+        };
+        let text = report_after(&[elsewhere], &history);
+        assert!(text.contains("after 3 attempts") && text.contains("[3] bee-0 with 64 MiB"));
+        assert!(text.contains("[1] 1a2b3c4d bee-1 with 64 MiB, all joins spill"));
     }
 
     #[test]

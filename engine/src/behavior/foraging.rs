@@ -25,6 +25,8 @@ const PATIENCE_STEP: Duration = Duration::from_millis(150);
 const MISSED_FRESH: Duration = Duration::from_secs(2);
 /// Outputs that a node without work looks for, to see how far a query is.
 const IDLE_LOOKS: usize = 16;
+/// How long a task that is too large for this node is left to larger ones.
+const LARGER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a running attempt may show no progress.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,8 @@ pub struct Start {
     pub attempt: u32,
     /// Only after a claim was created; the placed node needs none.
     pub must_claim: bool,
+    /// It was given up here, and nobody else took it: what fails now fails the query.
+    pub is_last: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ struct Task {
     attempt: u32,
     /// Whoever is known to have claimed it, and since when.
     holder: Option<(NodeId, Duration)>,
+    /// When this node found it to be too large for its memory.
+    gave_up_at: Option<Duration>,
     /// When an attempt of this node began.
     started_at: Option<Duration>,
     /// When its output was looked for last, and was not there.
@@ -85,6 +91,7 @@ impl Foraging {
                 state: State::Open,
                 attempt: 0,
                 holder: None,
+                gave_up_at: None,
                 started_at: None,
                 missed_at: None,
                 progress: None,
@@ -131,6 +138,14 @@ impl Foraging {
             task.attempt += 1;
             // Others first: here it has just failed.
             task.holder = Some((me, now));
+        }
+    }
+
+    /// An own attempt found that it needs more memory than this node has. Larger ones go first.
+    pub fn gave_up(&mut self, now: Duration, key: TaskKey) {
+        self.released(now, key);
+        if let Some(task) = self.tasks.get_mut(&key) {
+            task.gave_up_at = Some(now);
         }
     }
 
@@ -306,6 +321,7 @@ impl Foraging {
                     key: *key,
                     attempt: 0,
                     must_claim: false,
+                    is_last: false,
                 });
             } else if task.was_missed(now) && self.is_overdue(now, *key, task, swarm) {
                 // Nodes that are hungry together begin with different tasks.
@@ -318,6 +334,7 @@ impl Foraging {
             key,
             attempt: self.tasks[&key].attempt,
             must_claim: true,
+            is_last: self.tasks[&key].gave_up_at.is_some(),
         }));
         for start in &starts {
             if let Some(task) = self.tasks.get_mut(&start.key) {
@@ -334,6 +351,9 @@ impl Foraging {
         let Some(opened_at) = self.opened_at(key) else {
             return false;
         };
+        if task.gave_up_at.is_some_and(|at| now < at + LARGER_PATIENCE) {
+            return false;
+        }
         let far = PATIENCE_STEP * self.rank(key, swarm);
         let Some(node) = task.responsible() else {
             return now >= opened_at + far;
@@ -595,6 +615,26 @@ mod tests {
         assert!(start(99, &mut three, 0, 10, &swarm).is_empty());
         assert!(start(99, &mut three, 1, 9, &swarm).is_empty());
         assert_eq!(start(99, &mut three, 1, 10, &swarm).len(), 1);
+    }
+
+    #[test]
+    fn a_task_that_is_too_large_is_left_to_others_before_it_is_tried_for_the_last_time() {
+        let swarm = SwarmView {
+            members: vec![member(2, NodeState::Alive, vec![])],
+        };
+        let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
+        let first = start(0, &mut one, 1, 10, &swarm);
+        assert_eq!(keys(&first), [(key(1, 0), false)]);
+        assert!(!first[0].is_last);
+        one.gave_up(seconds(1), key(1, 0));
+        one.done(seconds(1), key(1, 1));
+        for at in 1..31 {
+            assert!(start(at, &mut one, 1, 10, &swarm).is_empty(), "at {at}");
+        }
+        // Nobody has taken it.
+        let last = start(32, &mut one, 1, 10, &swarm);
+        assert_eq!(keys(&last), [(key(1, 0), true)]);
+        assert!(last[0].is_last && last[0].attempt == 1);
     }
 
     /// Whoever dies when, the query ends as long as one node is left.

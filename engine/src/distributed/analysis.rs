@@ -70,7 +70,8 @@ pub async fn read_execution(
     Ok(Execution { outputs, failures })
 }
 
-async fn read_failures(meadow: &Meadow, query: QueryId) -> Result<Vec<Failure>> {
+/// Records of failed attempts at tasks of a query.
+pub async fn read_failures(meadow: &Meadow, query: QueryId) -> Result<Vec<Failure>> {
     let objects = meadow.list(&keys::query_failures(query), None).await?;
     let keys: Vec<String> = objects
         .iter()
@@ -138,20 +139,26 @@ impl Analysed {
         longest(&self.head, &chains)
     }
 
-    /// The storage operations that have to follow each other, from the first request of the plan's put
-    /// to the last output's get: put of the plan, get of the bell, get of the plan, and for each stage
-    /// along the longest chain one put of an output and one get of it. That is of tasks on other nodes;
-    /// the coordinator's own need neither bell nor plan. Not in it: polls that found nothing, claims,
-    /// reads of cells, and what goes on beside it (the bell is rung while the plan is written). Outputs
-    /// above some megabytes cost one put, and above 64 KiB one get, more.
-    pub fn critical_path(&self) -> u64 {
-        3 + 2 * self.chain()
+    /// The storage operations that had to follow each other, from the plan's put to the last output's
+    /// get, as they were counted by those who did them: put of the plan, get of the bell, get of the
+    /// plan, and for each stage along the longest chain put and get of an output. The coordinator's own
+    /// tasks need neither bell nor plan; a task that was taken over needs a look and a claim more; an
+    /// output above some megabytes one put more, and one above 64 KiB one get. Not in it: polls that
+    /// found nothing, reads of cells, and what goes on beside it (the bell is rung while the plan is
+    /// written; what is read of outputs beyond their indexes is read ahead, and counts once).
+    fn critical_path(&self, execution: &Execution, has_fetched: bool) -> u32 {
+        let outputs = execution.outputs.iter();
+        let read = outputs.filter(|(key, _)| self.head.contains(&key.stage));
+        let paths = read.map(|(_, output)| output.facts.path.saturating_add(1));
+        paths.max().unwrap_or(0) + u32::from(has_fetched)
     }
 
-    /// Rows (what, text): the whole, and one for each stage with a line for each task.
+    /// Rows (what, text): the whole, and one for each stage with a line for each task. `has_fetched`
+    /// says whether the head read more of outputs than came with their indexes.
     pub fn rows(
         &self,
         execution: &Execution,
+        has_fetched: bool,
         names: &BTreeMap<NodeId, String>,
     ) -> Vec<(String, String)> {
         let mut rows = vec![
@@ -159,9 +166,10 @@ impl Analysed {
             (
                 "critical_path".to_string(),
                 format!(
-                    "{} storage operations: plan put, bell get, plan get, then put and get of {} \
-                     stages in a row",
-                    self.critical_path(),
+                    "{} storage operations after each other; of tasks on other nodes at least {}: \
+                     plan put, bell get, plan get, then put and get of {} stages in a row",
+                    self.critical_path(execution, has_fetched),
+                    3 + 2 * self.chain(),
                     self.chain()
                 ),
             ),
@@ -239,6 +247,7 @@ fn output_line(output: &Output, names: &BTreeMap<NodeId, String>) -> String {
         spilled_bytes,
         read_bytes,
         requests,
+        path: _,
     } = output.facts;
     let place = place(output.node, &output.bee, names);
     format!(
@@ -289,13 +298,13 @@ mod tests {
     }
 
     #[test]
-    fn the_critical_path_goes_along_the_longest_chain_of_stages() {
-        assert_eq!(analysed(&[&[]], &[1]).critical_path(), 5);
-        assert_eq!(analysed(&[&[], &[]], &[1, 2]).critical_path(), 5);
-        assert_eq!(analysed(&[&[], &[1], &[]], &[2, 3]).critical_path(), 7);
-        assert_eq!(analysed(&[&[], &[1], &[2, 1]], &[3]).critical_path(), 9);
+    fn the_chain_is_the_longest_way_through_the_stages() {
+        assert_eq!(analysed(&[&[]], &[1]).chain(), 1);
+        assert_eq!(analysed(&[&[], &[]], &[1, 2]).chain(), 1);
+        assert_eq!(analysed(&[&[], &[1], &[]], &[2, 3]).chain(), 2);
+        assert_eq!(analysed(&[&[], &[1], &[2, 1]], &[3]).chain(), 3);
         // What nobody reads is waited for by nobody.
-        assert_eq!(analysed(&[&[], &[1], &[2]], &[1]).critical_path(), 5);
+        assert_eq!(analysed(&[&[], &[1], &[2]], &[1]).chain(), 1);
     }
 
     #[test]
@@ -313,6 +322,7 @@ mod tests {
             spilled_bytes: 7,
             read_bytes: 5_555,
             requests: 6,
+            path: 6,
         };
         let output = Output {
             query: QueryId::from_random([1; 16]),
@@ -347,7 +357,7 @@ mod tests {
             failures: vec![failure],
         };
         let names = BTreeMap::from([(node, "garden".to_string())]);
-        let rows = analysed(&[&[]], &[1]).rows(&execution, &names);
+        let rows = analysed(&[&[]], &[1]).rows(&execution, false, &names);
         let short = node.short();
         let expected = format!(
             "4 partitions, reads stages []\n\
@@ -358,5 +368,11 @@ mod tests {
         );
         assert_eq!(rows[2], ("stage 1".to_string(), expected));
         assert!(rows[0].1.contains("1 attempts failed"), "{}", rows[0].1);
+        // Counted, not computed: the output's put was the sixth, its get is the seventh.
+        assert!(
+            rows[1].1.starts_with("7 storage operations"),
+            "{}",
+            rows[1].1
+        );
     }
 }

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::explain::ExplainExec;
+use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
@@ -94,13 +95,16 @@ pub async fn cut(
     let [root] = plan.children()[..] else {
         return Err(Error::Bug("a distributed plan without a root".into()));
     };
+    // Which columns are constant is not written with a plan, and windows rely on it.
+    if has_windows_over_constants(root)? {
+        return Ok(Err("it has windows over rows that agree in a column".into()));
+    }
     let options = planned.context.session_config().options();
     let mut cutting = Cutting {
         query,
         options,
         stages: Vec::new(),
         refused: None,
-        has_constants: false,
     };
     let head = Arc::clone(root)
         .transform_up(|node| cutting.replace_boundary(node))
@@ -108,15 +112,8 @@ pub async fn cut(
         .data;
     let head = guarded(specialise(&head, 0, 1)?, options)?;
     let Cutting {
-        stages,
-        refused,
-        has_constants,
-        ..
+        stages, refused, ..
     } = cutting;
-    // Which columns are constant is not written with a plan, and windows rely on it.
-    if has_constants && has_windows(&planned.plan)? {
-        return Ok(Err("it has windows over rows that agree in a column".into()));
-    }
     if let Some(reason) = refused {
         return Ok(Err(reason));
     }
@@ -131,8 +128,16 @@ pub async fn cut(
     }))
 }
 
-fn has_windows(plan: &Plan) -> Result<bool> {
-    Ok(plan.exists(|node| Ok(node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>()))?)
+/// Whether rows that agree in a column cross a boundary on their way to a window.
+fn has_windows_over_constants(plan: &Plan) -> Result<bool> {
+    let crosses = |node: &Plan| {
+        let is_boundary = node.as_network_boundary().is_some();
+        Ok(is_boundary && !node.equivalence_properties().constants().is_empty())
+    };
+    Ok(plan.exists(|node| {
+        let is_window = node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>();
+        Ok(is_window && node.exists(crosses)?)
+    })?)
 }
 
 /// Why a plan is not cut, whatever it costs.
@@ -143,6 +148,9 @@ fn whole(plan: &Plan) -> Result<Option<String>> {
             reason = Some("a recursive query runs in one place".to_string());
         } else if node.is::<AnalyzeExec>() || node.is::<ExplainExec>() {
             reason = Some("it is explained, not run".to_string());
+        } else if node.is::<LazyMemoryExec>() && node.schema().fields().is_empty() {
+            // DataFusion writes a series without what is projected of it.
+            reason = Some("it counts the rows of a series".to_string());
         }
         Ok(match reason {
             Some(_) => TreeNodeRecursion::Stop,
@@ -225,8 +233,6 @@ struct Cutting<'a> {
     options: &'a ConfigOptions,
     stages: Vec<CutStage>,
     refused: Option<String>,
-    /// Whether rows that agree in a column cross a boundary.
-    has_constants: bool,
 }
 
 impl Cutting<'_> {
@@ -295,7 +301,6 @@ impl Cutting<'_> {
             consumer: 0,
             consumers: 1,
         };
-        self.has_constants |= !node.equivalence_properties().constants().is_empty();
         let properties = Arc::clone(node.properties());
         let read = ExchangeReadExec::new(self.query, reads, properties, merged);
         Ok(Transformed::yes(Arc::new(read)))

@@ -22,8 +22,9 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::OnceCell;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Begins an object under `outputs/`: this, the length of the envelope (four bytes, little-endian),
 /// the envelope, the chunks.
@@ -143,6 +144,8 @@ pub struct Inputs {
     outputs: Mutex<BTreeMap<TaskKey, Arc<OnceCell<Arc<StoredOutput>>>>>,
     read_bytes: AtomicU64,
     requests: AtomicU64,
+    /// More was read than came with the indexes.
+    has_fetched: AtomicBool,
 }
 
 impl Inputs {
@@ -162,6 +165,7 @@ impl Inputs {
             outputs: Mutex::new(outputs),
             read_bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            has_fetched: AtomicBool::new(false),
         })
     }
 
@@ -169,6 +173,11 @@ impl Inputs {
     pub fn totals(&self) -> (u64, u64) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (load(&self.read_bytes), load(&self.requests))
+    }
+
+    /// Whether more was read than came with the indexes.
+    pub fn has_fetched(&self) -> bool {
+        self.has_fetched.load(Ordering::Relaxed)
     }
 
     pub(super) fn check_query(&self, query: QueryId) -> Result<()> {
@@ -214,27 +223,16 @@ impl Inputs {
         let wanted = Arc::clone(&schema);
         let rows = async move {
             let output = inputs.output(key).await?;
-            let chunks = output.chunks(partition)?.into_iter();
-            let start = (inputs, output, chunks, held, wanted);
-            Ok::<_, DataFusionError>(
-                futures::stream::try_unfold(
-                    start,
-                    |(inputs, output, mut chunks, held, schema)| async move {
-                        let Some(chunk) = chunks.next() else {
-                            return Ok::<_, DataFusionError>(None);
-                        };
-                        let length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
-                        held.try_resize(length)?;
-                        let bytes = inputs.chunk(&output, chunk).await?;
-                        let batches = decode(&output.key, bytes, &schema)?;
-                        let decoded = batches.iter().map(RecordBatch::get_array_memory_size);
-                        held.try_resize(length.max(decoded.sum()))?;
-                        let batches = futures::stream::iter(batches.into_iter().map(Ok));
-                        Ok(Some((batches, (inputs, output, chunks, held, schema))))
-                    },
-                )
-                .try_flatten(),
-            )
+            let reader = PartitionReader {
+                chunks: output.chunks(partition)?.into_iter(),
+                inputs,
+                output,
+                schema: wanted,
+                held,
+                ahead: None,
+            };
+            let batches = futures::stream::try_unfold(reader, PartitionReader::next);
+            Ok::<_, DataFusionError>(batches.try_flatten())
         };
         let rows = futures::stream::once(rows).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(schema, rows))
@@ -246,6 +244,7 @@ impl Inputs {
             output.head.slice(chunk.offset as usize..end as usize)
         } else {
             self.count(chunk.length);
+            self.has_fetched.store(true, Ordering::Relaxed);
             let range = output.data_at + chunk.offset..output.data_at + end;
             self.meadow.get_range(&output.data_key, range).await?
         };
@@ -259,6 +258,72 @@ impl Inputs {
         }
         Ok(bytes)
     }
+}
+
+/// The chunks of one stored partition, one after the other.
+struct PartitionReader {
+    inputs: Arc<Inputs>,
+    output: Arc<StoredOutput>,
+    chunks: std::vec::IntoIter<Chunk>,
+    schema: SchemaRef,
+    held: MemoryReservation,
+    /// The next chunk, on its way while the rows of the one before are worked on.
+    ahead: Option<Ahead>,
+}
+
+struct Ahead {
+    length: usize,
+    read: AbortOnDropHandle<Result<Bytes>>,
+}
+
+type Batches = futures::stream::Iter<std::vec::IntoIter<datafusion::common::Result<RecordBatch>>>;
+
+impl PartitionReader {
+    async fn next(mut self) -> datafusion::common::Result<Option<(Batches, Self)>> {
+        let (length, bytes) = match self.ahead.take() {
+            Some(Ahead { length, read }) => {
+                let read = read.await.map_err(|error| match error.is_cancelled() {
+                    true => Error::Cancelled,
+                    false => Error::Bug(format!("reading a part of an output: {error}")),
+                });
+                (length, read??)
+            }
+            None => {
+                let Some(chunk) = self.chunks.next() else {
+                    return Ok(None);
+                };
+                let length = in_memory(chunk);
+                self.held.try_resize(length)?;
+                (length, self.inputs.chunk(&self.output, chunk).await?)
+            }
+        };
+        let batches = decode(&self.output.key, bytes, &self.schema)?;
+        let decoded: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        self.held.try_resize(length.max(decoded))?;
+        self.read_ahead();
+        let batches: Vec<_> = batches.into_iter().map(Ok).collect();
+        Ok(Some((futures::stream::iter(batches), self)))
+    }
+
+    /// Begins to read the next chunk, when there is memory for it beside what is held.
+    fn read_ahead(&mut self) {
+        let Some(chunk) = self.chunks.as_slice().first().copied() else {
+            return;
+        };
+        let length = in_memory(chunk);
+        if self.held.try_grow(length).is_err() {
+            return;
+        }
+        self.chunks.next();
+        let (inputs, output) = (Arc::clone(&self.inputs), Arc::clone(&self.output));
+        let read = tokio::spawn(async move { inputs.chunk(&output, chunk).await });
+        let read = AbortOnDropHandle::new(read);
+        self.ahead = Some(Ahead { length, read });
+    }
+}
+
+fn in_memory(chunk: Chunk) -> usize {
+    usize::try_from(chunk.length).unwrap_or(usize::MAX)
 }
 
 /// The batches of a chunk; each chunk is an IPC stream of its own.

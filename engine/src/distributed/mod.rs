@@ -23,7 +23,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use analysis::{Analysed, Execution, read_execution};
+pub use analysis::{Analysed, Execution, read_execution, read_failures};
 pub use cut::{Cut, CutStage, CutTask, Spread, cut};
 pub(crate) use exchange::EncodedRead;
 pub use exchange::{ExchangeReadExec, Kind, Reads};

@@ -45,6 +45,8 @@ pub struct Finished {
     /// Of scans and of inputs together.
     pub read_bytes: u64,
     pub requests: u64,
+    /// Outputs were read beyond what came with their indexes.
+    pub has_fetched: bool,
 }
 
 /// Runs a task with the memory and scratch of `runtime`. Uploads what does not fit into one object;
@@ -112,6 +114,7 @@ pub async fn run_task(
         rows,
         read_bytes: totals.read_bytes + input_bytes,
         requests: totals.requests + input_requests,
+        has_fetched: job.inputs.has_fetched(),
     })
 }
 

@@ -68,6 +68,7 @@ const SHARED: &[&str] = &[
     "SELECT id FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.id = t.id + 10) ORDER BY id",
     "SELECT id, row_number() OVER (PARTITION BY name ORDER BY k, id) r FROM t ORDER BY id",
     "SELECT id, sum(k) OVER (ORDER BY id ROWS 3 PRECEDING) s FROM t ORDER BY id",
+    "SELECT sum(m), count(*) FROM (SELECT max(id) OVER (PARTITION BY name) AS m FROM t)",
     "SELECT name FROM t UNION SELECT name FROM u ORDER BY name",
     "SELECT id FROM t UNION ALL SELECT id FROM u ORDER BY id LIMIT 50",
     "SELECT id FROM t EXCEPT SELECT id FROM u ORDER BY id LIMIT 10",
@@ -115,6 +116,10 @@ async fn what_cannot_be_shared_stays_whole_and_says_why() {
             "recursive",
         ),
         ("EXPLAIN SELECT count(DISTINCT k) FROM t", "explained"),
+        (
+            "SELECT k, count(*) FROM t, generate_series(1, 3) GROUP BY k",
+            "series",
+        ),
         (
             "SELECT id, row_number() OVER (PARTITION BY name ORDER BY k, id) FROM t WHERE name = 'n1'",
             "windows",
@@ -209,7 +214,7 @@ async fn what_tasks_took_and_failed_at_is_read_from_what_they_left() {
     // What is known is not read again; the record is.
     assert_eq!(meadow.requests().get_count - gets, outputs as u64);
     let text: String = analysed
-        .rows(&execution, &BTreeMap::new())
+        .rows(&execution, false, &BTreeMap::new())
         .into_iter()
         .map(|(_, text)| text)
         .collect();
