@@ -12,8 +12,8 @@ use apiary_engine::behavior::abandonment::{
 };
 use apiary_engine::behavior::foraging::Start;
 use apiary_engine::distributed::{
-    Finished, Inputs, TaskJob, commit_failure, commit_output, is_lost_input, read_failures,
-    run_task, task_error,
+    Finished, Inputs, StoredOutput, TaskJob, commit_failure, commit_output, is_lost_input,
+    read_failures, run_task, task_error,
 };
 use apiary_engine::error::{Error, ErrorKind, Result};
 use apiary_engine::store::Created;
@@ -42,9 +42,8 @@ pub(super) struct AttemptJob {
 
 /// How it ended.
 pub(crate) enum AttemptEnd {
-    /// The task has an output: this one, or one that was there first. With the storage operations
-    /// that led to it.
-    Committed { path: u32 },
+    /// The task has an output: this one, or another that was there first.
+    Committed(Option<Arc<StoredOutput>>),
     /// The output says that no attempt can succeed.
     Failed(TaskError),
     /// Somebody else has this attempt.
@@ -109,8 +108,8 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
     loop {
         let (error, facts) = match try_once(with, job, strategy).await {
             TaskEnd::Done((finished, waited), facts) => {
-                let path = commit_rows(with, job, finished, &facts, waited).await?;
-                return Ok(AttemptEnd::Committed { path });
+                let committed = commit_rows(with, job, finished, &facts, waited).await?;
+                return Ok(AttemptEnd::Committed(committed));
             }
             TaskEnd::Failed(error, facts) => (Some(error), facts),
             TaskEnd::Lost => (None, Facts::default()),
@@ -267,7 +266,7 @@ async fn commit_rows(
     finished: Finished,
     facts: &Facts,
     waited: Duration,
-) -> Result<u32> {
+) -> Result<Option<Arc<StoredOutput>>> {
     let made = finished.made;
     // Outputs were read, if more of them than their indexes; bytes went before an output that names
     // them; then the output.
@@ -293,8 +292,7 @@ async fn commit_rows(
         bee: facts.bee.clone(),
         ..output
     };
-    commit_output(&with.environment.meadow, &output, Some(made)).await?;
-    Ok(path)
+    commit_output(&with.environment.meadow, &output, Some(made)).await
 }
 
 async fn commit_failed(with: &Arguments, job: &AttemptJob, error: TaskError) -> Result<()> {

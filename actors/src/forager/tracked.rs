@@ -10,14 +10,15 @@ use apiary_engine::distributed::{StoredOutput, local_error};
 use apiary_engine::error::{Error, Result};
 use apiary_protocol::heartbeat::ClaimProgress;
 use apiary_protocol::ids::NodeId;
-use apiary_protocol::query::{Outcome, QueryPlan, TaskKey};
+use apiary_protocol::query::{Outcome, Output, QueryPlan, TaskKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
-const PAUSE_LEAST: Duration = Duration::from_millis(5);
+const PAUSE_LEAST: Duration = Duration::from_millis(1);
+const PAUSE_PER_OUTPUT: Duration = Duration::from_micros(250);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// When there is nothing to run and nothing to look for.
 const PAUSE_IDLE_MAX: Duration = Duration::from_secs(4);
@@ -37,14 +38,13 @@ const PATH_CLAIM: u32 = 2;
 const RELEASES_MAX: u32 = 4;
 
 pub(super) struct Tracked {
+    me: NodeId,
     plan: Arc<QueryPlan>,
     options: Arc<BTreeMap<String, String>>,
     foraging: Foraging,
     known: BTreeMap<TaskKey, Arc<StoredOutput>>,
     /// Storage operations that had to follow each other until the plan was here.
     path: u32,
-    /// The same until an own output was put.
-    paths: BTreeMap<TaskKey, u32>,
     heads_bytes: usize,
     attempts: BTreeMap<TaskKey, Running>,
     /// The driver of a query of this node.
@@ -80,6 +80,7 @@ impl Tracked {
     ) -> Self {
         let (head, driver) = driver.unzip();
         Self {
+            me,
             options: Arc::new(plan.options.clone()),
             foraging: Foraging::new(now, me, &plan, head.clone()),
             plan,
@@ -87,7 +88,6 @@ impl Tracked {
                 true => PATH_OWN,
                 false => PATH_FOUND,
             },
-            paths: BTreeMap::new(),
             known: BTreeMap::new(),
             heads_bytes: 0,
             attempts: BTreeMap::new(),
@@ -175,12 +175,11 @@ impl Tracked {
 
     /// Storage operations that had to follow each other until all outputs of these stages were read.
     fn path_to(&self, stages: &[u32]) -> u32 {
-        let found = self.known.iter();
-        let found = found.map(|(key, output)| (key, output.output.facts.path));
-        let own = self.paths.iter().map(|(key, path)| (key, *path));
-        let read = found.chain(own);
-        let read = read.filter(|(key, _)| stages.contains(&key.stage));
-        let read = read.map(|(_, path)| path.saturating_add(1));
+        let read = self.known.values().map(|output| &output.output);
+        let read = read.filter(|output| stages.contains(&output.key.stage));
+        // Its own outputs are known here without a get.
+        let get = |output: &Output| u32::from(output.node != self.me);
+        let read = read.map(|output| output.facts.path.saturating_add(get(output)));
         read.max().unwrap_or(0).max(self.path)
     }
 
@@ -213,8 +212,10 @@ impl Tracked {
         self.attempts.remove(&key);
         self.moved_at = now;
         match end {
-            AttemptEnd::Committed { path } => {
-                self.paths.insert(key, path);
+            AttemptEnd::Committed(output) => {
+                if let Some(output) = output {
+                    self.keep(key, output);
+                }
                 self.foraging.done(now, key);
             }
             AttemptEnd::Failed(error) => {
@@ -309,7 +310,7 @@ impl Tracked {
     /// Pauses grow with the time in which nothing was learnt: a tenth of it.
     pub(super) fn pause(&self, now: Duration) -> Duration {
         // Many outputs are not looked for at the pace of one.
-        let least = PAUSE_LEAST.max(Duration::from_millis(self.asked_count as u64));
+        let least = PAUSE_LEAST.max(PAUSE_PER_OUTPUT * self.asked_count as u32);
         let max = match self.attempts.is_empty() && self.asked_count == 0 {
             true => PAUSE_IDLE_MAX,
             false => PAUSE_MAX,

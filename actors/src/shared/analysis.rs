@@ -70,7 +70,7 @@ impl Analysis {
         head: &[u32],
     ) -> Self {
         Self {
-            analysed: Some(Analysed::new(query, stages, head)),
+            analysed: Some(Analysed::new(query, self.own.0, stages, head)),
             ..self
         }
     }

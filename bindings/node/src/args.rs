@@ -237,6 +237,10 @@ pub enum Bencher {
     Cells(BenchCells),
     /// What a node costs that does nothing
     Idle(BenchIdle),
+    /// TPC-H shared by several nodes, against one node that has what they have together
+    Swarm(BenchSwarm),
+    /// A shuffle of very many bytes between two nodes
+    Shuffle(BenchShuffle),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -281,6 +285,34 @@ pub struct BenchCells {
     /// Cells of the frame
     #[arg(long, default_value_t = 100_000)]
     pub cells: u32,
+    #[command(flatten)]
+    pub measure: Measure,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchSwarm {
+    /// TPC-H scale factor
+    #[arg(long, default_value_t = 1.0, value_parser = scale)]
+    pub scale: f64,
+    /// Queries to run
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER,…")]
+    pub queries: Vec<u32>,
+    /// Nodes of one bee each
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=64))]
+    pub nodes: u32,
+    /// Pin each node to a core of its own, and compare with one node on one core; without it, the one
+    /// node has as many bees as the others together
+    #[arg(long)]
+    pub pinned: bool,
+    #[command(flatten)]
+    pub measure: Measure,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BenchShuffle {
+    /// TPC-H scale factor of the rows; a row of `lineitem` has about 190 bytes
+    #[arg(long, default_value_t = 9.0, value_parser = scale)]
+    pub scale: f64,
     #[command(flatten)]
     pub measure: Measure,
 }

@@ -45,6 +45,7 @@ pub use apiary_actors::{
     BeatFacts, BeeStatus, NodeState, NodeStatus, Progress, QueryOptions, Role, RunningClaim,
     SwarmNode, WriteOptions, WriteReport,
 };
+pub use apiary_engine::behavior::placement::Distribute;
 pub use apiary_engine::settings::{Backpressure, Codec, Settings};
 pub use apiary_engine::sql::{Session, Statement, parse};
 pub use apiary_engine::store::RequestCounts;

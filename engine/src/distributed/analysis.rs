@@ -24,6 +24,7 @@ const ERROR_CHARACTERS: usize = 300;
 #[derive(Clone, Debug)]
 pub struct Analysed {
     query: QueryId,
+    coordinator: NodeId,
     stages: Vec<AnalysedStage>,
     /// Stages that the head reads.
     head: Vec<u32>,
@@ -96,6 +97,7 @@ pub async fn read_failures(meadow: &Meadow, query: QueryId) -> Result<Vec<Failur
 impl Analysed {
     pub fn new<'a>(
         query: QueryId,
+        coordinator: NodeId,
         stages: impl Iterator<Item = &'a CutStage>,
         head: &[u32],
     ) -> Self {
@@ -110,6 +112,7 @@ impl Analysed {
         });
         Self {
             query,
+            coordinator,
             stages: stages.collect(),
             head: head.to_vec(),
         }
@@ -149,7 +152,8 @@ impl Analysed {
     fn critical_path(&self, execution: &Execution, has_fetched: bool) -> u32 {
         let outputs = execution.outputs.iter();
         let read = outputs.filter(|(key, _)| self.head.contains(&key.stage));
-        let paths = read.map(|(_, output)| output.facts.path.saturating_add(1));
+        let get = |output: &Output| u32::from(output.node != self.coordinator);
+        let paths = read.map(|(_, output)| output.facts.path.saturating_add(get(output)));
         paths.max().unwrap_or(0) + u32::from(has_fetched)
     }
 
@@ -292,6 +296,7 @@ mod tests {
             });
         Analysed {
             query: QueryId::from_random([1; 16]),
+            coordinator: NodeId::from_random([1; 16]),
             stages: stages.collect(),
             head: head.to_vec(),
         }

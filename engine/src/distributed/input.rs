@@ -9,12 +9,14 @@ use crate::store::Meadow;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use apiary_protocol::query::{Chunk, Outcome, Output, TaskKey};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::root_as_message;
 use bytes::Bytes;
 use datafusion::common::DataFusionError;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -46,6 +48,24 @@ pub struct StoredOutput {
 }
 
 impl StoredOutput {
+    /// `head` is the beginning of the chunks, which are at `data_at` of the output's object unless they
+    /// are apart.
+    pub(super) fn new(output: Output, head: Bytes, data_at: u64) -> Self {
+        let key = keys::query_output(output.query, output.key);
+        let apart = matches!(output.outcome, Outcome::Rows { apart: true, .. });
+        let (data_key, data_at) = match apart {
+            true => (keys::query_data(output.query, output.key, output.id), 0),
+            false => (key.clone(), data_at),
+        };
+        Self {
+            output,
+            key,
+            head,
+            data_at,
+            data_key,
+        }
+    }
+
     /// Bytes that it holds in memory.
     pub fn held_bytes(&self) -> usize {
         self.head.len()
@@ -108,21 +128,11 @@ pub async fn read_output(
     }
     let head = bytes.slice(data_at as usize..);
     let apart = matches!(output.outcome, Outcome::Rows { apart: true, .. });
-    let (data_key, data_at) = match apart {
-        true => (keys::query_data(query, task, output.id), 0),
-        false => (key.clone(), data_at),
-    };
     if !apart && size_bytes - data_at != output.data_bytes() {
         let (found, wanted) = (size_bytes - data_at, output.data_bytes());
         return Err(corrupt(format!("{found} bytes of chunks, not {wanted}")));
     }
-    Ok(Some(Arc::new(StoredOutput {
-        output,
-        key,
-        head,
-        data_at,
-        data_key,
-    })))
+    Ok(Some(Arc::new(StoredOutput::new(output, head, data_at))))
 }
 
 fn envelope_bytes(bytes: &[u8]) -> std::result::Result<u64, String> {
@@ -297,8 +307,9 @@ impl PartitionReader {
                 (length, self.inputs.chunk(&self.output, chunk).await?)
             }
         };
-        let batches = decode(&self.output.key, bytes, &self.schema)?;
-        let decoded: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let batches = decode(&self.output.key, &bytes, &self.schema)?;
+        drop(bytes);
+        let decoded: usize = batches.iter().map(get_record_batch_memory_size).sum();
         self.held.try_resize(length.max(decoded))?;
         self.read_ahead();
         let batches: Vec<_> = batches.into_iter().map(Ok).collect();
@@ -327,18 +338,55 @@ fn in_memory(chunk: Chunk) -> usize {
 }
 
 /// The batches of a chunk; each chunk is an IPC stream of its own.
-fn decode(key: &str, bytes: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+///
+/// Each message is copied out of the chunk: where nothing is compressed, arrays are slices of what they
+/// were read from, and one that is kept, a few rows, would keep the whole chunk.
+fn decode(key: &str, bytes: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let corrupt = |error: arrow::error::ArrowError| Error::corrupt(key, error);
-    let mut buffer = Buffer::from(bytes);
     let mut decoder = StreamDecoder::new();
     let mut batches = Vec::new();
-    while !buffer.is_empty() {
-        if let Some(batch) = decoder.decode(&mut buffer).map_err(corrupt)? {
-            // Metadata of fields may differ from the plan's; types may not.
-            let batch = RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec());
-            batches.push(batch.map_err(corrupt)?);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let length = message_bytes(rest).map_err(|reason| Error::corrupt(key, reason))?;
+        let (message, after) = rest.split_at(length);
+        rest = after;
+        let mut buffer = Buffer::from_slice_ref(message);
+        while !buffer.is_empty() {
+            if let Some(batch) = decoder.decode(&mut buffer).map_err(corrupt)? {
+                // Metadata of fields may differ from the plan's; types may not. Rows without columns
+                // are rows too: a join may need no more than their number.
+                let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                let columns = batch.columns().to_vec();
+                let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows);
+                batches.push(batch.map_err(corrupt)?);
+            }
         }
     }
     decoder.finish().map_err(corrupt)?;
     Ok(batches)
+}
+
+/// How long the first message of a stream is: continuation marker, length of the metadata, metadata,
+/// body; the last has no metadata.
+fn message_bytes(bytes: &[u8]) -> std::result::Result<usize, String> {
+    const PREFIX_BYTES: usize = 8;
+    const CONTINUATION: [u8; 4] = [0xff; 4];
+    let torn = || format!("a message is torn after {} bytes", bytes.len());
+    let (prefix, rest) = bytes.split_first_chunk::<PREFIX_BYTES>().ok_or_else(torn)?;
+    let [c0, c1, c2, c3, l0, l1, l2, l3] = *prefix;
+    if [c0, c1, c2, c3] != CONTINUATION {
+        return Err("a message has no beginning".into());
+    }
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if length == 0 {
+        return Ok(PREFIX_BYTES);
+    }
+    let metadata = rest.get(..length).ok_or_else(torn)?;
+    let message = root_as_message(metadata).map_err(|error| error.to_string())?;
+    let body = usize::try_from(message.bodyLength()).map_err(|error| error.to_string())?;
+    let after = rest.len() - length;
+    match body <= after {
+        true => Ok(PREFIX_BYTES + length + body),
+        false => Err(torn()),
+    }
 }

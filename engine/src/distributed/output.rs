@@ -5,7 +5,7 @@
 //! only this attempt has, and the output is a small index over it. An attempt that loses deletes what
 //! it uploaded.
 
-use super::input::{OUTPUT_HEADER_BYTES, OUTPUT_MAGIC};
+use super::input::{OUTPUT_HEADER_BYTES, OUTPUT_MAGIC, StoredOutput};
 use crate::cell::Upload;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -19,12 +19,16 @@ use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 /// Most bytes of an output that is one object.
 const INLINE_BYTES_MAX: u64 = 4 << 20;
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// A store that is faster than compression takes so much of an output as it is: a local disk, whose
+/// cache holds that for the moment that it is there. More than that reaches the disk itself.
+const PLAIN_BYTES_MAX: u64 = 32 << 20;
 /// Share of a chamber's budget that the buffers of all partitions get.
 const BUDGET_SHARE: u64 = 8;
 
@@ -54,6 +58,9 @@ pub(super) struct Sink {
     meadow: Meadow,
     key: String,
     id: AttemptId,
+    /// How many of the first bytes go as they are.
+    plain_bytes: u64,
+    pushed_bytes: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -80,8 +87,17 @@ impl Sink {
             meadow: meadow.clone(),
             key: keys::query_data(query, task, id),
             id,
+            plain_bytes: match meadow.is_fast() {
+                true => PLAIN_BYTES_MAX,
+                false => 0,
+            },
+            pushed_bytes: AtomicU64::new(0),
             state: Mutex::default(),
         })
+    }
+
+    fn is_plain(&self) -> bool {
+        self.pushed_bytes.load(Ordering::Relaxed) < self.plain_bytes
     }
 
     async fn push(&self, bytes: Bytes) -> Result<Chunk> {
@@ -92,6 +108,7 @@ impl Sink {
             crc32: crc32fast::hash(&bytes),
         };
         state.bytes += chunk.length;
+        self.pushed_bytes.store(state.bytes, Ordering::Relaxed);
         if let Some(upload) = &mut state.upload {
             upload.append(bytes).await?;
             return Ok(chunk);
@@ -151,7 +168,9 @@ impl PartitionWriter {
         self.partition.rows += batch.num_rows() as u64;
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(writer(&self.schema)?),
+            None => self
+                .writer
+                .insert(writer(&self.schema, self.sink.is_plain())?),
         };
         writer.write(batch).map_err(unwritable)?;
         if writer.get_ref().len() >= self.chunk_bytes {
@@ -176,9 +195,10 @@ impl PartitionWriter {
     }
 }
 
-fn writer(schema: &SchemaRef) -> Result<StreamWriter<Vec<u8>>> {
+fn writer(schema: &SchemaRef, is_plain: bool) -> Result<StreamWriter<Vec<u8>>> {
+    let compression = (!is_plain).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default()
-        .try_with_compression(Some(CompressionType::LZ4_FRAME))
+        .try_with_compression(compression)
         .map_err(unwritable)?;
     StreamWriter::try_new_with_options(Vec::new(), schema, options).map_err(unwritable)
 }
@@ -187,9 +207,13 @@ fn unwritable(error: arrow::error::ArrowError) -> Error {
     datafusion::error::DataFusionError::from(error).into()
 }
 
-/// Commits an output. True when it is ours; false when the task has one already, and what this attempt
-/// uploaded is gone again.
-pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>) -> Result<bool> {
+/// Commits an output, and gives it as it can be read; `None` when the task has one already, and what
+/// this attempt uploaded is gone again.
+pub async fn commit_output(
+    meadow: &Meadow,
+    output: &Output,
+    made: Option<Made>,
+) -> Result<Option<Arc<StoredOutput>>> {
     let envelope = output
         .to_bytes()
         .map_err(|error| Error::Bug(format!("an output: {error}")))?;
@@ -205,7 +229,8 @@ pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>)
         .iter()
         .for_each(|chunk| body.extend_from_slice(chunk));
     let key = keys::query_output(output.query, output.key);
-    let created = meadow.create(&key, Bytes::from(body)).await;
+    let body = Bytes::from(body);
+    let created = meadow.create(&key, body.clone()).await;
     let lost = !matches!(
         created,
         Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
@@ -216,7 +241,15 @@ pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>)
             tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
         }
     }
-    Ok(created? == Created::Ours)
+    let data_at = OUTPUT_HEADER_BYTES + envelope.len();
+    Ok(match created? {
+        Created::Ours => Some(Arc::new(StoredOutput::new(
+            output.clone(),
+            body.slice(data_at..),
+            data_at as u64,
+        ))),
+        Created::Theirs(_) => None,
+    })
 }
 
 /// Leaves the record of a failed attempt.

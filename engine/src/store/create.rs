@@ -30,11 +30,16 @@ impl Meadow {
         let attempts = async {
             let mut tries = 0;
             loop {
+                let began_at = self.host.clock.monotonic();
                 let created = self
                     .rooted
                     .try_create(&path, body.clone().into(), named.clone());
                 let error = match created.await {
-                    Ok(_) => return Ok(Created::Ours),
+                    Ok(_) => {
+                        let took = self.host.clock.monotonic().saturating_sub(began_at);
+                        self.speed.note(body.len(), took);
+                        return Ok(Created::Ours);
+                    }
                     Err(error) => error,
                 };
                 reason = error.to_string();

@@ -14,6 +14,7 @@ mod pace;
 mod prove;
 mod retry;
 mod rooted;
+mod speed;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use pace::Pace;
 use parking_lot::Mutex;
 use retry::Retry;
 use rooted::{Counters, Rooted};
+use speed::Speed;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -122,6 +124,7 @@ pub struct Meadow {
     sweep_age: Duration,
     /// Set when whoever holds this one must not make many requests at once.
     pace: Option<Arc<Pace>>,
+    speed: Arc<Speed>,
 }
 
 impl Meadow {
@@ -190,7 +193,13 @@ impl Meadow {
             local,
             sweep_age: settings.sweep_age(),
             pace: None,
+            speed: Arc::default(),
         }
+    }
+
+    /// Whether it lately took objects faster than they can be compressed.
+    pub fn is_fast(&self) -> bool {
+        self.speed.is_fast()
     }
 
     /// The same meadow for work that must not be noticed: its requests come at most so often, however

@@ -3,7 +3,7 @@
 //! The bare loop writes the very bytes of our cells and commits again, each as it must be for a power
 //! cut to do no harm: write, sync, link to its name, sync the directory, and nothing else.
 
-use super::worker::{Engine, Handle, Order, rows_to_append, schema_to_append};
+use super::worker::{Engine, Order, rows_to_append, schema_to_append};
 use super::{Bench, Ground, median, rounded, unexpected};
 use crate::args::BenchCommits;
 use crate::failure::{Failure, Result};
@@ -176,16 +176,11 @@ fn shared(
             .create_frame("shared", schema_to_append(), &[])
             .await?)
     })?;
-    let mut config = bench.config.clone();
-    config.settings.sync = false;
+    let mut settings = bench.config.settings.clone();
+    settings.sync = false;
     let mut workers = Vec::new();
     for _ in 0..processes {
-        workers.push(Handle::spawn(
-            Engine::Apiary,
-            ground.path(),
-            &config,
-            bench.interrupts,
-        )?);
+        workers.push(bench.spawn_with(Engine::Apiary, ground.path(), &settings, None)?);
     }
     let started = Instant::now();
     for (index, worker) in workers.iter_mut().enumerate() {

@@ -9,6 +9,8 @@ mod cells;
 mod commits;
 mod idle;
 mod load;
+mod shuffle;
+mod swarm;
 mod tpch;
 pub mod worker;
 
@@ -17,7 +19,7 @@ use crate::args::{Bencher, Measure};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::signals::Interrupts;
-use apiary::{Apiary, Error};
+use apiary::{Apiary, Error, Settings};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -48,6 +50,8 @@ pub fn bench(
         Bencher::Load(options) => (&options.measure, load::measure(&bench, options)?),
         Bencher::Cells(options) => (&options.measure, cells::measure(&bench, options)?),
         Bencher::Idle(options) => (&options.measure, idle::measure(&bench, options)?),
+        Bencher::Swarm(options) => (&options.measure, swarm::measure(&bench, options)?),
+        Bencher::Shuffle(options) => (&options.measure, shuffle::measure(&bench, options)?),
     };
     report(measure, &figures)
 }
@@ -88,7 +92,19 @@ impl Bench<'_> {
     }
 
     pub fn spawn(&self, engine: Engine, storage: &Path) -> Result<Handle> {
-        Handle::spawn(engine, storage, self.config, self.interrupts)
+        self.spawn_with(engine, storage, &self.config.settings, None)
+    }
+
+    /// With settings of its own, and on one core alone.
+    pub fn spawn_with(
+        &self,
+        engine: Engine,
+        storage: &Path,
+        settings: &Settings,
+        core: Option<usize>,
+    ) -> Result<Handle> {
+        let log = &self.config.log;
+        Handle::spawn(engine, storage, settings, log, core, self.interrupts)
     }
 
     /// The storage that was named, or a temporary one.

@@ -12,7 +12,7 @@ use crate::start::IdleKeeper;
 use crate::tpch;
 use apiary::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use apiary::arrow::ipc::writer::FileWriter;
-use apiary::{Apiary, Role};
+use apiary::{Apiary, Role, Settings};
 use datafusion::datasource::file_format::options::ReadOptions;
 use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
@@ -78,11 +78,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts this program again as a worker, and waits until it is ready.
+    /// Starts this program again as a worker, on one core alone when it is named, and waits until it is
+    /// ready.
     pub fn spawn(
         engine: Engine,
         storage: &Path,
-        config: &Config,
+        settings: &Settings,
+        log: &str,
+        core: Option<usize>,
         interrupts: &Interrupts,
     ) -> Result<Self> {
         let program = std::env::current_exe().map_err(not_started)?;
@@ -97,13 +100,16 @@ impl Handle {
             .arg("--storage")
             .arg(storage);
         // All settings travel, wherever they came from.
-        let settings = serde_json::to_string(&config.settings)
+        let settings = serde_json::to_string(settings)
             .map_err(|error| unexpected(format!("settings: {error}")))?;
         command
             .arg("--settings")
             .arg(settings)
             .arg("--log")
-            .arg(&config.log);
+            .arg(log);
+        if let Some(core) = core {
+            pin(&mut command, core)?;
+        }
         Self::start(command, interrupts)
     }
 
@@ -182,6 +188,36 @@ impl Handle {
             None => Ok(answer),
         }
     }
+}
+
+/// Lets the program start on one core alone: all its threads inherit it.
+#[cfg(target_os = "linux")]
+fn pin(command: &mut Command, core: usize) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: an empty set is all zeroes.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if core >= libc::CPU_SETSIZE as usize {
+        return Err(Failure::Usage(format!("there is no core {core}")));
+    }
+    // SAFETY: the core is within the set.
+    unsafe { libc::CPU_SET(core, &mut cores) };
+    let pin = move || {
+        // SAFETY: between fork and exec it only makes a system call on a set that lives here.
+        match unsafe { libc::sched_setaffinity(0, size_of_val(&cores), &cores) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(pin) };
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(_: &mut Command, _: usize) -> Result<()> {
+    Err(Failure::Usage(
+        "processes are pinned to cores on Linux only".into(),
+    ))
 }
 
 /// The lines of a worker as they come; the sender is gone when the worker is.

@@ -1,0 +1,197 @@
+//! `bench swarm`: TPC-H shared by several nodes of one bee, against one node.
+//!
+//! The one node has as many bees as the others together: the ratio is what sharing costs. Or each
+//! node is pinned to a core and the one node has one core: the ratio is what more machines give.
+//! Queries run interleaved, on processes that live on.
+
+use super::worker::{BOX, Engine, HIVE, Handle, Order, fill};
+use super::{Bench, Ground, answers, median, rounded, unexpected};
+use crate::args::BenchSwarm;
+use crate::failure::{Failure, Result};
+use crate::tpch::{QUERY_COUNT, query};
+use apiary::{Distribute, Settings};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A resting node looks for queries this often; then the others are there.
+const GATHERING: Duration = Duration::from_secs(25);
+
+/// Nodes that answer together; the first is asked.
+pub struct Team {
+    handles: Vec<Handle>,
+}
+
+impl Team {
+    /// Several nodes of one bee, each on its own core when they are pinned.
+    pub fn several(bench: &Bench<'_>, storage: &Path, nodes: u32, pinned: bool) -> Result<Self> {
+        let settings = Settings {
+            bees: Some(1),
+            distribute: Distribute::On,
+            ..bench.config.settings.clone()
+        };
+        let spawn = |node| {
+            let core = pinned.then_some(node as usize);
+            bench.spawn_with(Engine::Resident, storage, &settings, core)
+        };
+        let mut team = Self {
+            handles: (0..nodes).map(spawn).collect::<Result<_>>()?,
+        };
+        team.enter()?;
+        Ok(team)
+    }
+
+    fn one(bench: &Bench<'_>, storage: &Path, bees: u32, pinned: bool) -> Result<Self> {
+        let settings = Settings {
+            bees: Some(bees as usize),
+            distribute: Distribute::Off,
+            ..bench.config.settings.clone()
+        };
+        let core = pinned.then_some(0);
+        let mut team = Self {
+            handles: vec![bench.spawn_with(Engine::Resident, storage, &settings, core)?],
+        };
+        team.enter()?;
+        Ok(team)
+    }
+
+    fn enter(&mut self) -> Result<()> {
+        let sql = format!("USE HIVE {HIVE}; USE BOX {BOX}");
+        self.run(sql, None).map(drop)
+    }
+
+    /// Milliseconds.
+    pub fn run(&mut self, sql: String, to: Option<&Path>) -> Result<f64> {
+        let to = to.map(Path::to_path_buf);
+        let answer = self.handles[0].must(&Order::Run { sql, to })?;
+        Ok(answer["ms"].as_f64().unwrap_or(f64::NAN))
+    }
+
+    /// Asks until the nodes that rest have seen that there is something to do.
+    pub fn gather(&mut self, sql: &str) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < GATHERING {
+            self.run(sql.to_owned(), None)?;
+        }
+        Ok(())
+    }
+
+    /// A report of each node.
+    pub fn reports(&mut self) -> Result<Vec<Value>> {
+        let reports = self.handles.iter_mut();
+        reports.map(|handle| handle.must(&Order::Report)).collect()
+    }
+
+    /// Objects that the other nodes have written: outputs and claims.
+    fn puts_of_others(&mut self) -> Result<u64> {
+        let reports = self.reports()?;
+        let puts = reports.iter().skip(1);
+        let puts = puts.map(|report| report["requests"]["put_count"].as_u64().unwrap_or(0));
+        Ok(puts.sum())
+    }
+}
+
+pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
+    let numbers: Vec<u32> = match options.queries.as_slice() {
+        [] => (1..=QUERY_COUNT).collect(),
+        given => given.to_vec(),
+    };
+    if let Some(wrong) = numbers
+        .iter()
+        .find(|number| !(1..=QUERY_COUNT).contains(number))
+    {
+        return Err(Failure::Usage(format!(
+            "--queries: {wrong} is not between 1 and 22"
+        )));
+    }
+    let ground = bench.ground()?;
+    prepare(bench, &ground, options.scale)?;
+    let (storage, pinned) = (ground.path(), options.pinned);
+    let bees = if pinned { 1 } else { options.nodes };
+    let mut one = Team::one(bench, storage, bees, pinned)?;
+    let mut several = Team::several(bench, storage, options.nodes, pinned)?;
+    let queries: BTreeMap<u32, String> = numbers
+        .into_iter()
+        .map(|number| (number, query(number, options.scale)))
+        .collect();
+    if let Some(first) = queries.values().next() {
+        several.gather(first)?;
+    }
+    let failures = check(bench, &queries, &mut one, &mut several)?;
+    let (mut alone, mut shared) = (Times::new(), Times::new());
+    for _ in 0..options.measure.runs {
+        for (number, sql) in &queries {
+            let times = alone.entry(*number).or_default();
+            times.push(one.run(sql.clone(), None)?);
+            let times = shared.entry(*number).or_default();
+            times.push(several.run(sql.clone(), None)?);
+        }
+    }
+    if several.puts_of_others()? == 0 {
+        return Err(unexpected("the other nodes took no part".into()));
+    }
+    let mut figures = serde_json::Map::new();
+    let (mut total_alone, mut total_shared) = (0.0, 0.0);
+    for number in queries.keys() {
+        let (alone, shared) = (median(&alone[number]), median(&shared[number]));
+        println!(
+            "query {number:2}: {alone:6.0} ms on one, {shared:6.0} ms on {}: {:.2}",
+            options.nodes,
+            shared / alone
+        );
+        figures.insert(
+            number.to_string(),
+            json!({ "one_ms": rounded(alone), "several_ms": rounded(shared) }),
+        );
+        total_alone += alone;
+        total_shared += shared;
+    }
+    let ratio = total_shared / total_alone;
+    println!("total: {total_alone:.0} ms on one, {total_shared:.0} ms on several: {ratio:.2}");
+    Ok(json!({
+        "benchmark": "swarm",
+        "scale": options.scale,
+        "runs": options.measure.runs,
+        "nodes": options.nodes,
+        "pinned": pinned,
+        "one_ms": rounded(total_alone),
+        "several_ms": rounded(total_shared),
+        "ratio": rounded(ratio),
+        "queries": figures,
+        "failures": failures,
+    }))
+}
+
+type Times = BTreeMap<u32, Vec<f64>>;
+
+pub fn prepare(bench: &Bench<'_>, ground: &Ground, scale: f64) -> Result<()> {
+    let apiary = bench.open(ground, true)?;
+    bench.block_on(async {
+        fill(&apiary, scale).await?;
+        Ok(apiary.shutdown().await?)
+    })
+}
+
+/// What differs between the answers of the two.
+fn check(
+    bench: &Bench<'_>,
+    queries: &BTreeMap<u32, String>,
+    one: &mut Team,
+    several: &mut Team,
+) -> Result<Vec<String>> {
+    let scratch = bench.temporary()?;
+    let (alone, shared) = (scratch.path().join("one"), scratch.path().join("several"));
+    let mut failures = Vec::new();
+    for (number, sql) in queries {
+        one.run(sql.clone(), Some(&alone))?;
+        several.run(sql.clone(), Some(&shared))?;
+        if let Some(difference) = answers::difference(sql, &alone, &shared)? {
+            failures.push(format!("query {number} differs: {difference}"));
+        }
+    }
+    let equal = queries.len() - failures.len();
+    println!("answers equal: {equal} of {}", queries.len());
+    failures.iter().for_each(|failure| eprintln!("{failure}"));
+    Ok(failures)
+}
