@@ -131,7 +131,11 @@ fn with_node<T>(
     let builder = Apiary::builder(&config.storage)
         .settings(config.settings.clone())
         .role(role);
-    let apiary = runtime.block_on(interrupts.or_cancelled(async { Ok(builder.open().await?) }))?;
+    let apiary = runtime.block_on(interrupts.or_cancelled(async {
+        let apiary = builder.open().await?;
+        memory::bound(apiary.status().await?.memory_bytes);
+        Ok(apiary)
+    }))?;
     let outcome = task(&apiary);
     // Inside an async block, because the timer wants a runtime around it when it is made.
     let stopped = runtime.block_on(async { tokio::time::timeout(STOP, apiary.shutdown()).await });

@@ -2,6 +2,7 @@
 //!
 //! Returning freed pages to the system at once costs a sixth of the query time, keeping them for
 //! ever costs idle size. So pages are kept for [`PURGE_DELAY_MS`], and a resting node gives all back.
+//! A node that has little memory keeps nothing: what it has freed is what it lacks.
 
 use mimalloc::MiMalloc;
 use std::ffi::{c_int, c_long};
@@ -39,6 +40,17 @@ pub fn configure() {
     unsafe {
         libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0)
     };
+}
+
+/// At most so much memory is little.
+const LITTLE_BYTES: u64 = 1 << 30;
+
+/// Call once it is known how much memory the node may use.
+pub fn bound(memory_bytes: u64) {
+    if memory_bytes <= LITTLE_BYTES {
+        // SAFETY: sets an integer inside the allocator that is linked in.
+        unsafe { mi_option_set(PURGE_DELAY_OPTION, 0) };
+    }
 }
 
 /// Returns this thread's free memory, and what no thread owns, to the system.

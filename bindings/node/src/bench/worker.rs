@@ -276,6 +276,9 @@ pub async fn work(options: &Worker, config: &Config) -> Result<()> {
         Engine::Resident => Running::Apiary(open(Role::Resident).await?),
         Engine::Datafusion => Running::Datafusion(Box::new(SessionContext::new())),
     };
+    if let Running::Apiary(apiary) = &engine {
+        memory::bound(apiary.status().await?.memory_bytes);
+    }
     println!("{}", json!({ "ready": true }));
     let (mut orders, mut ended) = read_orders()?;
     while let Some(line) = orders.recv().await {
