@@ -9,7 +9,7 @@ use crate::store::Meadow;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use apiary_protocol::query::{Chunk, Outcome, Output, TaskKey};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamDecoder;
@@ -269,8 +269,11 @@ fn decode(key: &str, bytes: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch
     let mut batches = Vec::new();
     while !buffer.is_empty() {
         if let Some(batch) = decoder.decode(&mut buffer).map_err(corrupt)? {
-            // Metadata of fields may differ from the plan's; types may not.
-            let batch = RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec());
+            // Metadata of fields may differ from the plan's; types may not. Rows without columns are
+            // rows too: a join may need no more than their number.
+            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let columns = batch.columns().to_vec();
+            let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows);
             batches.push(batch.map_err(corrupt)?);
         }
     }

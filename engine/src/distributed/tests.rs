@@ -81,6 +81,8 @@ const SHARED: &[&str] = &[
     "SELECT t.id, one.k FROM t JOIN (SELECT * FROM one ORDER BY id LIMIT 30) one ON t.k = one.k ORDER BY 1, 2",
     "SELECT t.id FROM t WHERE t.k = (SELECT max(k) FROM one) ORDER BY t.id",
     "SELECT a.id, b.r FROM t a JOIN (SELECT id, row_number() OVER (ORDER BY id) r FROM one) b ON a.id = b.id ORDER BY 1",
+    // Rows without columns cross a boundary.
+    "SELECT (SELECT count(*) FROM t WHERE k < 9) a, (SELECT avg(k) FROM u) b FROM t WHERE id < 3",
     "SELECT a.k, count(*) FROM one a LEFT JOIN t b ON a.k = b.id GROUP BY a.k ORDER BY 1",
 ];
 
