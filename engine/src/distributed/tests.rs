@@ -125,6 +125,11 @@ async fn what_cannot_be_shared_stays_whole_and_says_why() {
             "recursive",
         ),
         ("EXPLAIN SELECT count(DISTINCT k) FROM t", "explained"),
+        // What is constant here is no column where it crosses a boundary.
+        (
+            "SELECT id, sum(k) OVER (PARTITION BY id % 10, name ORDER BY k) FROM t WHERE id % 10 = 3",
+            "a window",
+        ),
     ] {
         let (_, cut) = cut_of(&world, text, query(1)).await;
         let reason = cut.err().unwrap_or_else(|| panic!("{text} was cut"));
