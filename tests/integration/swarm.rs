@@ -1,71 +1,10 @@
 //! Several nodes on one meadow: they find each other, share queries, and survive each other's deaths.
 
-use apiary_tests::{Bench, Finished};
+use apiary_tests::{Bench, Finished, Node};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
-
-/// A running `apiary-node start`; killed when it is dropped.
-struct Node {
-    process: Child,
-    id: String,
-}
-
-impl Node {
-    fn start(bench: &Bench, name: &str) -> Self {
-        Self::with_memory(bench, name, "256MiB")
-    }
-
-    fn with_memory(bench: &Bench, name: &str, memory: &str) -> Self {
-        let mut child = bench
-            .command(["start", "--bees", "1", "--memory", memory, "--set"])
-            .arg(format!("name={name}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a node starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find(|line| line.starts_with("ready"))
-            .unwrap_or_else(|| panic!("{name} is not ready"));
-        let id = ready.split(['(', ')']).nth(1).expect("its id").to_string();
-        // Whatever it says later is not waited for.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process: child, id }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().expect("kill -9");
-        self.process.wait().expect("it is dead");
-    }
-
-    fn signal(&self, signal: &str) {
-        let signal = format!("-{signal}");
-        let pid = self.process.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([&signal, &pid])
-            .status();
-        assert!(sent.expect("kill runs").success());
-    }
-
-    /// SIGTERM, and waits for the end.
-    fn stop(mut self) {
-        self.signal("TERM");
-        assert!(self.process.wait().expect("it ends").code().is_some());
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 const AGGREGATE: &str = "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k ORDER BY k";
 
@@ -429,7 +368,7 @@ fn a_task_that_is_too_large_for_one_node_is_done_by_a_larger_one() {
     let alone = bench.run(small);
     assert_eq!(alone.code, Some(4), "{alone:?}");
     assert!(alone.stderr.contains("abandoned after"), "{alone:?}");
-    let _large = Node::with_memory(&bench, "large", "2GiB");
+    let _large = Node::with_memory(bench.command(["start"]), "large", "2GiB");
     let finished = bench.run(small).success();
     assert_eq!(finished.stdout, expected);
     nothing_is_left(&bench);

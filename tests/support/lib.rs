@@ -1,9 +1,11 @@
 //! What the integration tests stand on: the real binary, real Python clients, storage servers, a bad
 //! link to them, seeded randomness.
 
+mod node;
 mod proxy;
 mod servers;
 
+pub use node::Node;
 pub use proxy::BadLink;
 pub use servers::{BUCKET, Server};
 

@@ -95,10 +95,6 @@ pub async fn cut(
     let [root] = plan.children()[..] else {
         return Err(Error::Bug("a distributed plan without a root".into()));
     };
-    // Which columns are constant is not written with a plan, and windows rely on it.
-    if has_windows_over_constants(root)? {
-        return Ok(Err("it has windows over rows that agree in a column".into()));
-    }
     let options = planned.context.session_config().options();
     let mut cutting = Cutting {
         query,
@@ -111,6 +107,7 @@ pub async fn cut(
         .map_err(Error::from)?
         .data;
     let head = guarded(specialise(&head, 0, 1)?, options)?;
+    cutting.check_windows(&head)?;
     let Cutting {
         stages, refused, ..
     } = cutting;
@@ -126,18 +123,6 @@ pub async fn cut(
         head,
         inputs,
     }))
-}
-
-/// Whether rows that agree in a column cross a boundary on their way to a window.
-fn has_windows_over_constants(plan: &Plan) -> Result<bool> {
-    let crosses = |node: &Plan| {
-        let is_boundary = node.as_network_boundary().is_some();
-        Ok(is_boundary && !node.equivalence_properties().constants().is_empty())
-    };
-    Ok(plan.exists(|node| {
-        let is_window = node.is::<WindowAggExec>() || node.is::<BoundedWindowAggExec>();
-        Ok(is_window && node.exists(crosses)?)
-    })?)
 }
 
 /// Why a plan is not cut, whatever it costs.
@@ -251,16 +236,12 @@ impl Cutting<'_> {
         } else {
             Kind::Coalesce
         };
-        // Coalesced partitions stay apart, so each keeps its order by itself.
-        let merged = match kind {
-            Kind::Coalesce => None,
-            Kind::Shuffle | Kind::Broadcast => node.output_ordering().cloned(),
-        };
         let mut plan = Arc::clone(&local.plan);
         if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
             // Each partition is stored once, however many read it.
             plan = Arc::clone(broadcast.input());
-        } else if merged.is_some()
+        } else if kind == Kind::Shuffle
+            && node.output_ordering().is_some()
             && let Some(spread) = plan.downcast_ref::<RepartitionExec>()
         {
             // The planner made this operator anew and left out that it keeps the order.
@@ -279,16 +260,16 @@ impl Cutting<'_> {
             self.refused
                 .get_or_insert("a join of it needs one of its sides whole".into());
         }
-        let stages = &mut self.stages;
-        let stage =
-            u32::try_from(stages.len() + 1).map_err(|_| Error::Bug("too many stages".into()))?;
+        let stage = u32::try_from(self.stages.len() + 1)
+            .map_err(|_| Error::Bug("too many stages".into()))?;
         let mut tasks = Vec::with_capacity(local.tasks);
         for task in 0..local.tasks {
             let plan = specialise(&plan, task, local.tasks)?;
+            self.check_windows(&plan)?;
             let scan_bytes = crate::sql::scan_totals(&plan)?.bytes_kept;
             tasks.push(CutTask { plan, scan_bytes });
         }
-        stages.push(CutStage {
+        self.stages.push(CutStage {
             stage,
             inputs: inputs(&plan)?,
             partitions,
@@ -301,9 +282,28 @@ impl Cutting<'_> {
             consumer: 0,
             consumers: 1,
         };
-        let properties = Arc::clone(node.properties());
-        let read = ExchangeReadExec::new(self.query, reads, properties, merged);
+        let read = ExchangeReadExec::new(self.query, reads, node.properties())?;
         Ok(Transformed::yes(Arc::new(read)))
+    }
+}
+
+impl Cutting<'_> {
+    /// A window looks up how its input is sorted, and what made a sort key needless may be more than what
+    /// is known of rows that crossed a boundary.
+    fn check_windows(&mut self, plan: &Plan) -> DfResult<()> {
+        plan.apply(|node| {
+            let keys = match (node.downcast_ref(), node.downcast_ref()) {
+                (Some(window), None) => WindowAggExec::partition_by_sort_keys(window),
+                (None, Some(window)) => BoundedWindowAggExec::partition_by_sort_keys(window),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            if keys.is_err() {
+                let reason = "a window of it relies on an order that is not written with a plan";
+                self.refused.get_or_insert(reason.into());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(())
     }
 }
 

@@ -1,20 +1,24 @@
 //! Reading what an earlier stage wrote: the leaf that stands where a plan was cut.
 
+use super::agreement::Agreement;
 use super::input::Inputs;
 use crate::error::{Error, Result};
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::TaskKey;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{LexOrdering, PhysicalExpr};
+use datafusion::physical_expr::{LexOrdering, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -93,33 +97,37 @@ pub struct ExchangeReadExec {
     query: QueryId,
     reads: Reads,
     properties: Arc<PlanProperties>,
-    /// The order in which the partitions of producers are merged; without one they follow each other.
-    merged: Option<LexOrdering>,
+    /// The order of each partition. Those of several producers are merged in it; without one they follow
+    /// each other.
+    order: Option<LexOrdering>,
+    agreement: Agreement,
     metrics: ExecutionPlanMetricsSet,
 }
 
-/// What of it is written into a plan; its properties are those of [`ExchangeReadExec::template`].
+/// What of it is written into a plan, beside its template.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EncodedRead {
     query: QueryId,
     reads: Reads,
-    is_merged: bool,
+    agreement: Agreement,
 }
 
 impl ExchangeReadExec {
-    pub(super) fn new(
-        query: QueryId,
-        reads: Reads,
-        properties: Arc<PlanProperties>,
-        merged: Option<LexOrdering>,
-    ) -> Self {
-        Self {
+    /// Reads what `written` would give: its columns, its partitions, their order. Here and on the node
+    /// that decodes it, no more is known of it than what is written with a plan.
+    pub(super) fn new(query: QueryId, reads: Reads, written: &PlanProperties) -> DfResult<Self> {
+        let equivalences = written.equivalence_properties();
+        let template = template(
+            Arc::clone(equivalences.schema()),
+            written.partitioning.clone(),
+            written.output_ordering().cloned(),
+        )?;
+        let encoded = EncodedRead {
             query,
             reads,
-            properties,
-            merged,
-            metrics: ExecutionPlanMetricsSet::new(),
-        }
+            agreement: Agreement::of(equivalences),
+        };
+        Ok(Self::decode(encoded, &template)?)
     }
 
     pub fn reads(&self) -> &Reads {
@@ -127,58 +135,66 @@ impl ExchangeReadExec {
     }
 
     pub(super) fn for_consumer(&self, consumer: usize, consumers: usize) -> Self {
-        let reads = Reads {
-            consumer,
-            consumers,
-            ..self.reads
-        };
-        let (properties, merged) = (Arc::clone(&self.properties), self.merged.clone());
-        Self::new(self.query, reads, properties, merged)
+        Self {
+            query: self.query,
+            reads: Reads {
+                consumer,
+                consumers,
+                ..self.reads
+            },
+            properties: Arc::clone(&self.properties),
+            order: self.order.clone(),
+            agreement: self.agreement.clone(),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     pub(crate) fn encoded(&self) -> EncodedRead {
         EncodedRead {
             query: self.query,
             reads: self.reads,
-            is_merged: self.merged.is_some(),
+            agreement: self.agreement.clone(),
         }
     }
 
-    /// A plan that never runs and has the schema, the partitions and the order of this one, because
-    /// DataFusion writes plans and not properties.
     pub(crate) fn template(&self) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let empty = Arc::new(EmptyExec::new(self.schema()));
         let partitioning = self.properties.partitioning.clone();
-        let spread = Arc::new(RepartitionExec::try_new(empty, partitioning)?);
-        Ok(match &self.merged {
-            None => spread,
-            Some(order) => {
-                Arc::new(SortExec::new(order.clone(), spread).with_preserve_partitioning(true))
-            }
-        })
+        template(self.schema(), partitioning, self.order.clone())
     }
 
     pub(crate) fn decode(encoded: EncodedRead, template: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let EncodedRead {
             query,
             reads,
-            is_merged,
+            agreement,
         } = encoded;
-        let properties = Arc::clone(template.properties());
-        let merged = properties.output_ordering().cloned();
-        if is_merged && merged.is_none() {
-            return Err(Error::corrupt(
-                "a serialised plan",
-                "a merge without an order",
-            ));
-        }
-        Ok(Self::new(
+        let known = template.equivalence_properties().clone();
+        let mut properties = PlanProperties::clone(template.properties());
+        properties.set_eq_properties(agreement.added_to(known)?);
+        Ok(Self {
             query,
             reads,
-            properties,
-            merged.filter(|_| is_merged),
-        ))
+            properties: Arc::new(properties),
+            order: template.output_ordering().cloned(),
+            agreement,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
+}
+
+/// A plan that never runs and has this schema, these partitions and this order, because DataFusion
+/// writes plans and not properties.
+fn template(
+    schema: SchemaRef,
+    partitioning: Partitioning,
+    order: Option<LexOrdering>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let empty = Arc::new(EmptyExec::new(schema));
+    let spread = Arc::new(RepartitionExec::try_new(empty, partitioning)?);
+    Ok(match order {
+        None => spread,
+        Some(order) => Arc::new(SortExec::new(order, spread).with_preserve_partitioning(true)),
+    })
 }
 
 impl DisplayAs for ExchangeReadExec {
@@ -194,8 +210,8 @@ impl DisplayAs for ExchangeReadExec {
             "ExchangeReadExec: {kind:?}, stage={stage}, tasks={producers}, partitions={}",
             self.properties.partitioning.partition_count()
         )?;
-        match &self.merged {
-            Some(order) => write!(f, ", merged by [{order}]"),
+        match &self.order {
+            Some(order) => write!(f, ", in the order [{order}]"),
             None => Ok(()),
         }
     }
@@ -241,7 +257,7 @@ impl ExecutionPlan for ExchangeReadExec {
         let name = format!("ExchangeRead[{partition}]");
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let pool = context.memory_pool();
-        if let Some(order) = &self.merged
+        if let Some(order) = &self.order
             && sources.len() > 1
         {
             let streams = sources.into_iter().map(|(key, stored)| {

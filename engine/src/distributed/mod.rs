@@ -10,6 +10,7 @@
 //! Invariants: a task's output is committed once (QUERY-2); what is read of an output was checked
 //! against its index, and what cannot be read is an error that names it, never fewer rows (QUERY-1).
 
+mod agreement;
 mod analysis;
 mod cut;
 mod exchange;

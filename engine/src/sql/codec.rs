@@ -6,6 +6,7 @@
 //! decoder's meadow and caches. The bytes name no credentials and no store.
 
 use super::anew::AnewExec;
+use super::grouping_sets::GroupingSetsExec;
 use super::pieces::Piece;
 use super::scan::{FrameScanExec, ScanIdentity};
 use super::windows::WindowPiecesExec;
@@ -38,6 +39,7 @@ type DfResult<T> = datafusion::common::Result<T>;
 /// Operators of ours that are nothing but their input. No scan begins like them: those are maps.
 const WINDOW_PIECES: &[u8] = b"window pieces";
 const ANEW: &[u8] = b"anew";
+const GROUPING_SETS: &[u8] = b"grouping sets";
 
 /// A cell in a plan: what reading it takes, and none of the statistics that pruning took.
 #[derive(Serialize, Deserialize)]
@@ -201,6 +203,7 @@ impl PhysicalExtensionCodec for FrameCodec {
             match bytes {
                 WINDOW_PIECES => return Ok(WindowPiecesExec::over(Arc::clone(input))),
                 ANEW => return Ok(AnewExec::over(Arc::clone(input))),
+                GROUPING_SETS => return Ok(GroupingSetsExec::over(Arc::clone(input))),
                 _ => {}
             }
         }
@@ -224,6 +227,7 @@ impl PhysicalExtensionCodec for FrameCodec {
         let marker = match () {
             () if node.is::<WindowPiecesExec>() => Some(WINDOW_PIECES),
             () if node.is::<AnewExec>() => Some(ANEW),
+            () if node.is::<GroupingSetsExec>() => Some(GROUPING_SETS),
             () => None,
         };
         if let Some(marker) = marker {

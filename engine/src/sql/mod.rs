@@ -12,6 +12,7 @@ mod dialect;
 mod distincts;
 mod explain;
 mod footers;
+mod grouping_sets;
 mod insert;
 mod large_limits;
 mod names;

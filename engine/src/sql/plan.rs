@@ -5,6 +5,7 @@
 
 use super::distincts::SplitDistincts;
 use super::explain::scan_totals;
+use super::grouping_sets::ForgetBelowGroupingSets;
 use super::large_limits::SpillLargeLimits;
 use super::names::{Hives, QueryFrames};
 use super::nested_loops::NestedLoops;
@@ -24,6 +25,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -156,7 +158,8 @@ fn session_state(
         .with_runtime_env(Arc::clone(&crew.runtime))
         .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
         .with_default_features()
-        .with_optimizer_rule(Arc::new(SinkSemiJoins));
+        .with_optimizer_rule(Arc::new(SinkSemiJoins))
+        .with_physical_optimizer_rules(first_rules());
     let has_run_out = crew.spilling_joins != SpillingJoins::None;
     let heap_share = match has_run_out {
         true => HEAP_SHARE_AFTER,
@@ -182,6 +185,13 @@ fn session_state(
         .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
         .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
         .build()
+}
+
+/// DataFusion's rules, behind one that they have to see the work of.
+fn first_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.insert(0, Arc::new(ForgetBelowGroupingSets));
+    rules
 }
 
 /// A part of a plan that was cut, with what every other plan gets before it is finished: what keeps its

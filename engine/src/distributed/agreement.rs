@@ -1,0 +1,74 @@
+//! What is known of the columns of rows that cross a boundary, beside their order: which have one value
+//! in all rows, and which are equal to each other.
+//!
+//! DataFusion leaves sort keys out that such knowledge makes needless, and a window over the sorted
+//! rows then asks its input for it. DataFusion writes plans and not properties, so it travels by itself.
+
+use crate::error::{Error, Result};
+use arrow::datatypes::Schema;
+use datafusion::physical_expr::equivalence::ConstExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{AcrossPartitions, EquivalenceProperties, PhysicalExpr};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Columns by their index. Expressions that are no columns are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Agreement {
+    /// One value in all rows of all partitions.
+    constant: Vec<usize>,
+    /// Groups of columns that are equal to each other in each row.
+    equal: Vec<Vec<usize>>,
+}
+
+impl Agreement {
+    pub(super) fn of(properties: &EquivalenceProperties) -> Self {
+        let constants = properties.constants().into_iter();
+        // What is constant in each partition by itself is not so in those of several tasks.
+        let constants =
+            constants.filter(|known| known.across_partitions != AcrossPartitions::Heterogeneous);
+        let groups = properties.eq_group().iter();
+        let groups = groups.map(|class| class.iter().filter_map(index_of).collect());
+        Self {
+            constant: constants
+                .filter_map(|known| index_of(&known.expr))
+                .collect(),
+            equal: groups
+                .filter(|group: &Vec<usize>| group.len() > 1)
+                .collect(),
+        }
+    }
+
+    /// `properties` with this in them; `Corrupt` for columns that there are not.
+    pub(super) fn added_to(
+        &self,
+        mut properties: EquivalenceProperties,
+    ) -> Result<EquivalenceProperties> {
+        let schema = Arc::clone(properties.schema());
+        let constants = self.constant.iter().map(|index| {
+            let across = AcrossPartitions::Uniform(None);
+            Ok(ConstExpr::new(column(&schema, *index)?, across))
+        });
+        properties.add_constants(constants.collect::<Result<Vec<_>>>()?)?;
+        for pair in self.equal.iter().flat_map(|group| group.windows(2)) {
+            let (left, right) = (column(&schema, pair[0])?, column(&schema, pair[1])?);
+            properties.add_equal_conditions(left, right)?;
+        }
+        Ok(properties)
+    }
+}
+
+fn index_of(expression: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    expression.downcast_ref::<Column>().map(Column::index)
+}
+
+fn column(schema: &Schema, index: usize) -> Result<Arc<dyn PhysicalExpr>> {
+    let Some(field) = schema.fields().get(index) else {
+        let reason = format!(
+            "a read of {} columns knows of column {index}",
+            schema.fields().len()
+        );
+        return Err(Error::corrupt("a serialised plan", reason));
+    };
+    Ok(Arc::new(Column::new(field.name(), index)))
+}
