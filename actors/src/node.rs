@@ -6,10 +6,11 @@
 
 use crate::answer::{Answer, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport};
 use crate::bees::BeesHandle;
+use crate::cache;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
 use crate::context::Context;
-use crate::mailbox::{Reply, stopped};
+use crate::mailbox::{Census, Reply, stopped};
 use crate::planner::PlannerHandle;
 use crate::query::Job;
 use crate::read::{self, ReadJob};
@@ -112,13 +113,16 @@ impl Node {
             .memory_bytes
             .unwrap_or_else(|| host.machine.memory_bytes());
         let division = mason::plan_division(memory_bytes, bees);
-        let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
+        let census = Census::default();
+        let cache = cache::plan(&host, &meadow, &settings, &division, &census);
+        let parts = cache.as_ref().map(|cache| cache.handle.clone() as _);
+        let chambers = Arc::new(Chambers::new(&host, &settings, division, parts)?);
         let settings = Arc::new(settings);
         let started_at = host.clock.monotonic();
         let catalog = Catalog::new(host.clone(), meadow.clone()).with_settings(settings.clone());
         let catalog = Arc::new(catalog);
         let tree = Tree::start(
-            node_id, &host, &meadow, &settings, &chambers, &catalog, role,
+            node_id, &host, &meadow, &settings, &chambers, &catalog, cache, census, role,
         )
         .await?;
         let context = Arc::new(Context {
@@ -129,6 +133,7 @@ impl Node {
             planner: PlannerHandle::new(tree.planner.clone()),
             swarm: tree.swarm.clone(),
             forager: tree.forager.clone(),
+            cache: tree.cache.clone(),
             results: ResultsBudget::new(division.results_bytes),
             commits: TaskTracker::new(),
             chambers,
@@ -545,6 +550,12 @@ impl Node {
         }
     }
 
+    pub(crate) fn kill_cache(&self) {
+        if let Some(cache) = &self.inner.context.cache {
+            cache.kill();
+        }
+    }
+
     /// Kills what drives the running statements, and nothing else.
     pub(crate) fn kill_statements(&self) {
         if let Some(planner) = self.inner.tree.planner.instance() {
@@ -587,6 +598,10 @@ impl Inner {
         let planner = self.context.planner.observe().await?;
         let ledger = self.context.ledger.observe().await?;
         let division = self.context.chambers.division();
+        let cache = match &self.context.cache {
+            Some(cache) => Some(cache.observe().await?.status),
+            None => None,
+        };
         Ok(NodeStatus {
             node_id: self.node_id.to_string(),
             name: self.context.node_name(),
@@ -605,7 +620,8 @@ impl Inner {
             memory_bytes: division.memory_bytes,
             memory_per_bee_bytes: division.budget_per_bee_bytes,
             target_cell_bytes: self.target_cell_bytes,
-            cache_bytes: environment.caches.used_bytes() as u64,
+            footer_bytes: environment.caches.used_bytes() as u64,
+            cache,
             resident_bytes: bees.resident_bytes,
             results_bytes: self.context.results.held_bytes(),
             cached_snapshots: ledger.snapshots,

@@ -227,6 +227,9 @@ async fn commit_rows(
         spilled_bytes: facts.spilled_bytes,
         read_bytes: finished.read_bytes,
         requests: finished.requests,
+        cache_hits: finished.cached.hits,
+        cached_bytes: finished.cached.bytes,
+        requests_saved: finished.cached.requests_saved,
     };
     let outcome = Outcome::Rows {
         apart: made.apart,

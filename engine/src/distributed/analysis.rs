@@ -182,13 +182,15 @@ impl Analysed {
         };
         format!(
             "shared: {} stages of {} tasks on {} nodes, and the head on this node; tasks ran {} ms, \
-             read {} bytes in {} requests, wrote {} bytes, spilled {} bytes; {} attempts failed",
+             read {} bytes in {} requests, {} more from caches, wrote {} bytes, spilled {} bytes; {} \
+             attempts failed",
             self.stages.len(),
             self.keys().count(),
             nodes.len(),
             sum(|facts| facts.duration_ms),
             sum(|facts| facts.read_bytes),
             sum(|facts| facts.requests),
+            sum(|facts| facts.cached_bytes),
             sum(|facts| facts.bytes),
             sum(|facts| facts.spilled_bytes),
             execution.failures.len()
@@ -239,12 +241,22 @@ fn output_line(output: &Output, names: &BTreeMap<NodeId, String>) -> String {
         spilled_bytes,
         read_bytes,
         requests,
+        cache_hits,
+        cached_bytes,
+        requests_saved,
     } = output.facts;
     let place = place(output.node, &output.bee, names);
+    // Most meadows have no cache in front of them.
+    let cached = match cache_hits {
+        0 => String::new(),
+        hits => format!(
+            ", {cached_bytes} bytes in {hits} parts from its cache ({requests_saved} requests saved)"
+        ),
+    };
     format!(
         "task {} on {place}, attempt {}: waited {waited_ms} ms, {duration_ms} ms, {rows} rows, \
-         {bytes} bytes, read {read_bytes} bytes in {requests} requests, spilled {spilled_bytes} \
-         bytes, peak {peak_bytes} of {budget_bytes} bytes\n",
+         {bytes} bytes, read {read_bytes} bytes in {requests} requests{cached}, spilled \
+         {spilled_bytes} bytes, peak {peak_bytes} of {budget_bytes} bytes\n",
         output.key.task, output.attempt
     )
 }
@@ -313,6 +325,9 @@ mod tests {
             spilled_bytes: 7,
             read_bytes: 5_555,
             requests: 6,
+            cache_hits: 3,
+            cached_bytes: 777,
+            requests_saved: 2,
         };
         let output = Output {
             query: QueryId::from_random([1; 16]),
@@ -354,7 +369,8 @@ mod tests {
              task 0 has no output\n\
              task 1 failed on garden ({short}) bee-2, attempt 1, try 2: 9 ms, budget 100 bytes: no room\n\
              task 1 on garden ({short}) bee-0, attempt 1: waited 3 ms, 12 ms, 97 rows, 1234 bytes, \
-             read 5555 bytes in 6 requests, spilled 7 bytes, peak 400 of 500 bytes\nShape\n"
+             read 5555 bytes in 6 requests, 777 bytes in 3 parts from its cache (2 requests saved), \
+             spilled 7 bytes, peak 400 of 500 bytes\nShape\n"
         );
         assert_eq!(rows[2], ("stage 1".to_string(), expected));
         assert!(rows[0].1.contains("1 attempts failed"), "{}", rows[0].1);

@@ -23,6 +23,7 @@ mod upload;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
+use apiary_protocol::ids::MeadowId;
 use body::{Body, Read};
 use bytes::Bytes;
 use local::{LocalFailure, LocalStore};
@@ -39,7 +40,7 @@ use retry::Retry;
 use rooted::{Counters, Rooted};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
@@ -122,6 +123,10 @@ pub struct Meadow {
     sweep_age: Duration,
     /// Set when whoever holds this one must not make many requests at once.
     pace: Option<Arc<Pace>>,
+    /// Whether requests leave this machine.
+    is_remote: bool,
+    /// Known once it was proved.
+    id: Arc<OnceLock<MeadowId>>,
 }
 
 impl Meadow {
@@ -157,7 +162,7 @@ impl Meadow {
                 };
                 let scheme = uri.split("://").next().unwrap_or_default();
                 let label = format!("{scheme}://{}/{}", bucket.name, bucket.prefix);
-                Ok(Self::assemble(rooted, label, host, settings, None))
+                Ok(Self::assemble(rooted, label, host, settings, None).as_remote())
             }
         }
     }
@@ -190,7 +195,27 @@ impl Meadow {
             local,
             sweep_age: settings.sweep_age(),
             pace: None,
+            is_remote: false,
+            id: Arc::default(),
         }
+    }
+
+    /// The same meadow, taken for one whose requests leave this machine.
+    pub fn as_remote(self) -> Self {
+        Self {
+            is_remote: true,
+            ..self
+        }
+    }
+
+    /// Whether requests leave this machine, so that parts of cells are worth keeping on its disk.
+    pub fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    /// Tells this meadow from every other one, however it is reached; `None` before [`Self::prove`].
+    pub fn id(&self) -> Option<MeadowId> {
+        self.id.get().copied()
     }
 
     /// The same meadow for work that must not be noticed: its requests come at most so often, however

@@ -1,0 +1,661 @@
+//! Parts of cells on local disk: who fetches which, what is kept, what is written.
+//!
+//! Parent: Node, of a node whose meadow is not on its machine. Messages: `Take`, `Fetched`, `Damaged`
+//! and `Forget` from readers of cells, `Release` when a reader has what it took or is gone, `Opened`
+//! and `Did` from its own work, `Save` from a timer, `Observe`, `Farewell` at the node's stop. Reads and
+//! writes no object; on local disk it writes parts and the order of their use. Readers read parts
+//! themselves, and fetch what they lead. When it crashes, the next instance finds on disk what was
+//! written, and readers go around it meanwhile.
+//!
+//! Invariants: of all readers that want a part which is not here, one fetches it, and when that one
+//! fails or goes, the others are told; no reader waits for a write; writes that wait are bounded, and
+//! what has no room among them is not kept; one write at a time, after what goes for it is gone, so
+//! the files never exceed the limit; what a reader holds is not removed to make room.
+
+mod handle;
+
+pub(crate) use handle::CacheHandle;
+
+use crate::mailbox::{Alive, Census, Publisher, Reply, address, remind, spawn_report};
+use apiary_engine::behavior::mason::Division;
+use apiary_engine::cache::{PartFiles, PartIndex};
+use apiary_engine::host::Host;
+use apiary_engine::settings::Settings;
+use apiary_engine::store::Meadow;
+use apiary_protocol::cache::{CachedCells, CellDigest, CellIdentity, PartId, PartName, UseOrder};
+use bytes::Bytes;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often the order of use is saved while it changes.
+const SAVE_INTERVAL: Duration = Duration::from_secs(300);
+/// After a write that failed (the disk is full, as a rule) nothing is written for so long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// Requests under way at once.
+const REQUESTS_MAX: usize = 4096;
+
+pub(crate) enum Message {
+    Opened {
+        result: Result<io::Result<(Vec<PartName>, UseOrder)>, String>,
+    },
+    /// Answers with what is known of each part, in order.
+    Take {
+        cell: Arc<CellIdentity>,
+        indexes: Vec<u32>,
+        reply: Reply<Taken>,
+    },
+    Release {
+        pins: Vec<PartId>,
+        leads: Vec<PartId>,
+    },
+    Fetched {
+        cell: Arc<CellIdentity>,
+        parts: Vec<(u32, Bytes)>,
+    },
+    /// A part that was taken could not be read.
+    Damaged {
+        part: PartId,
+        reason: String,
+    },
+    Forget {
+        cell: CellDigest,
+    },
+    Did {
+        result: Result<Done, String>,
+    },
+    Save,
+    Observe {
+        reply: Reply<View>,
+    },
+    /// Writes what waits, and the order of use.
+    Farewell {
+        reply: Reply<()>,
+    },
+}
+
+/// What a reader was given.
+pub(crate) struct Taken {
+    pub(crate) parts: Vec<TakenPart>,
+    /// Held as long as the reader reads and fetches.
+    pub(crate) guard: Guard,
+}
+
+pub(crate) enum TakenPart {
+    /// On disk, and it stays there.
+    Held,
+    /// Not written yet.
+    Here(Bytes),
+    /// The reader fetches it, and tells.
+    Lead,
+    /// Another reader is fetching it; nothing comes when that one fails.
+    Coming(oneshot::Receiver<Bytes>),
+    /// The reader fetches it for itself alone.
+    Around,
+}
+
+/// Gives back what a reader took, however the reader ends.
+pub(crate) struct Guard {
+    cache: ActorRef<Message>,
+    pins: Vec<PartId>,
+    leads: Vec<PartId>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (pins, leads) = (
+            std::mem::take(&mut self.pins),
+            std::mem::take(&mut self.leads),
+        );
+        if !pins.is_empty() || !leads.is_empty() {
+            let _ = self.cache.send_message(Message::Release { pins, leads });
+        }
+    }
+}
+
+/// What `Observe` answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) status: CacheStatus,
+    pub(crate) cells: CachedCells,
+}
+
+/// Facts about the parts of cells on this node's disk. Counts are since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CacheStatus {
+    pub directory: PathBuf,
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+    pub parts: usize,
+    /// Parts that were asked for, and those of them that needed no request.
+    pub asked: u64,
+    pub hits: u64,
+    /// Reads, of one part or several, that needed no request.
+    pub requests_saved: u64,
+    pub written: u64,
+    pub evicted: u64,
+    /// Parts that were not kept: the disk was too slow, or all room was in use.
+    pub dropped: u64,
+    /// Parts that were found torn or changed, and fetched again.
+    pub damaged: u64,
+    /// Writes and removals that failed.
+    pub failures: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    host: Host,
+    files: PartFiles,
+    directory: PathBuf,
+    bytes_max: u64,
+    index_bytes: u64,
+    queue_bytes_max: u64,
+    census: Census,
+}
+
+/// The cache of a node, before its tree is there.
+pub(crate) struct Planned {
+    pub(crate) publisher: Publisher<Message>,
+    pub(crate) handle: Arc<CacheHandle>,
+    pub(crate) arguments: Arguments,
+}
+
+/// `None` for a meadow on this machine, and where there is no place or no room.
+pub(crate) fn plan(
+    host: &Host,
+    meadow: &Meadow,
+    settings: &Settings,
+    division: &Division,
+    census: &Census,
+) -> Option<Planned> {
+    let bytes_max = settings.cache_bytes_max.filter(|bytes| *bytes > 0)?;
+    let directory = settings.cache_directory.clone()?;
+    if !meadow.is_remote() {
+        return None;
+    }
+    let files = PartFiles::new(host.files.clone(), directory.clone());
+    let (publisher, address) = address("cache", REQUESTS_MAX);
+    let memory = division.cache_with_disk();
+    Some(Planned {
+        publisher,
+        handle: Arc::new(CacheHandle::new(address, files.clone(), host.clone())),
+        arguments: Arguments {
+            host: host.clone(),
+            files,
+            directory,
+            bytes_max,
+            index_bytes: memory.index_bytes,
+            queue_bytes_max: memory.queue_bytes,
+            census: census.clone(),
+        },
+    })
+}
+
+/// Work on the disk.
+enum Step {
+    Write(PartId),
+    Remove(PartName),
+    Save,
+}
+
+/// Work on the disk that has ended.
+pub(crate) struct Done {
+    /// What was to be written.
+    part: Option<PartName>,
+    /// What was to be removed and is there still.
+    left: Vec<PartName>,
+    result: io::Result<()>,
+}
+
+/// A part that was fetched and is not on disk yet.
+struct InHand {
+    cell: Arc<CellIdentity>,
+    index: u32,
+    bytes: Bytes,
+}
+
+struct Fetching {
+    cell: Arc<CellIdentity>,
+    waiting: Vec<oneshot::Sender<Bytes>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// What earlier processes left is being listed; readers wait for it.
+    Opening,
+    Open,
+    /// The directory cannot be used.
+    Off,
+}
+
+pub(crate) struct State {
+    with: Arguments,
+    phase: Phase,
+    waiting: Vec<(Arc<CellIdentity>, Vec<u32>, Reply<Taken>)>,
+    index: PartIndex,
+    fetching: BTreeMap<PartId, Fetching>,
+    in_hand: BTreeMap<PartId, InHand>,
+    in_hand_bytes: u64,
+    steps: VecDeque<Step>,
+    doing: Option<AbortOnDropHandle<()>>,
+    paused_until: Option<Duration>,
+    has_changed: bool,
+    save_timer: Option<AbortOnDropHandle<()>>,
+    counts: CacheStatus,
+    farewell: Option<Reply<()>>,
+    _alive: Alive,
+}
+
+pub(crate) struct Cache;
+
+impl Actor for Cache {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        with: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let alive = with.census.enter();
+        let (files, blocking) = (with.files.clone(), with.host.blocking.clone());
+        let open = async move {
+            let opened = blocking.call(move || files.open()).await;
+            opened.and_then(|opened| opened)
+        };
+        let control = &with.host.runtimes.control;
+        let doing = spawn_report(control, &myself, open, |result| Message::Opened { result });
+        let counts = CacheStatus {
+            directory: with.directory.clone(),
+            limit_bytes: with.bytes_max,
+            ..CacheStatus::default()
+        };
+        Ok(State {
+            phase: Phase::Opening,
+            waiting: Vec::new(),
+            index: PartIndex::new(with.bytes_max, with.index_bytes),
+            fetching: BTreeMap::new(),
+            in_hand: BTreeMap::new(),
+            in_hand_bytes: 0,
+            steps: VecDeque::new(),
+            doing: Some(doing),
+            paused_until: None,
+            has_changed: false,
+            save_timer: None,
+            counts,
+            farewell: None,
+            with,
+            _alive: alive,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Opened { result } => state.opened(&myself, result),
+            Message::Take {
+                cell,
+                indexes,
+                reply,
+            } => state.take(&myself, cell, indexes, reply),
+            Message::Release { pins, leads } => state.release(&pins, &leads),
+            Message::Fetched { cell, parts } => state.fetched(&cell, parts),
+            Message::Damaged { part, reason } => state.damaged(part, &reason),
+            Message::Forget { cell } => state.forget(cell),
+            Message::Did { result } => state.did(result),
+            Message::Save => {
+                if std::mem::take(&mut state.has_changed) {
+                    state.steps.push_back(Step::Save);
+                }
+                state.remind_to_save(&myself);
+            }
+            Message::Observe { reply } => {
+                let _ = reply.send(state.view());
+            }
+            Message::Farewell { reply } => {
+                state.save_timer = None;
+                state.steps.push_back(Step::Save);
+                state.farewell = Some(reply);
+            }
+        }
+        state.go_on(&myself);
+        Ok(())
+    }
+}
+
+impl State {
+    fn opened(
+        &mut self,
+        myself: &ActorRef<Message>,
+        result: Result<io::Result<(Vec<PartName>, UseOrder)>, String>,
+    ) {
+        self.doing = None;
+        match result {
+            Ok(Ok((found, order))) => {
+                let gone = self.index.adopt(found, &order);
+                self.counts.evicted += gone.len() as u64;
+                self.steps.extend(gone.into_iter().map(Step::Remove));
+                self.phase = Phase::Open;
+                tracing::debug!(parts = self.index.part_count(), "the cache is open");
+            }
+            Ok(Err(error)) => self.turn_off(&error.to_string()),
+            Err(panic) => self.turn_off(&panic),
+        }
+        self.remind_to_save(myself);
+        for (cell, indexes, reply) in std::mem::take(&mut self.waiting) {
+            self.take(myself, cell, indexes, reply);
+        }
+    }
+
+    fn turn_off(&mut self, reason: &str) {
+        let directory = self.with.directory.display();
+        tracing::warn!(%directory, reason, "no parts of cells are kept: the cache cannot be used");
+        self.phase = Phase::Off;
+        self.counts.failures += 1;
+    }
+
+    fn remind_to_save(&mut self, myself: &ActorRef<Message>) {
+        if self.phase == Phase::Open && self.farewell.is_none() {
+            let control = &self.with.host.runtimes.control;
+            self.save_timer = Some(remind(control, myself, SAVE_INTERVAL, || Message::Save));
+        }
+    }
+
+    fn take(
+        &mut self,
+        myself: &ActorRef<Message>,
+        cell: Arc<CellIdentity>,
+        indexes: Vec<u32>,
+        reply: Reply<Taken>,
+    ) {
+        if self.phase == Phase::Opening {
+            return self.waiting.push((cell, indexes, reply));
+        }
+        let mut guard = Guard {
+            cache: myself.clone(),
+            pins: Vec::new(),
+            leads: Vec::new(),
+        };
+        let parts = indexes.into_iter();
+        let parts: Vec<TakenPart> = parts
+            .map(|index| self.take_part(&cell, cell.part(index), &mut guard))
+            .collect();
+        let is_hit = |part: &&TakenPart| !matches!(part, TakenPart::Lead | TakenPart::Around);
+        let hits = parts.iter().filter(is_hit).count();
+        self.counts.asked += parts.len() as u64;
+        self.counts.hits += hits as u64;
+        self.counts.requests_saved += u64::from(hits == parts.len());
+        // A reader that is gone gives all back with the guard.
+        let _ = reply.send(Taken { parts, guard });
+    }
+
+    fn take_part(
+        &mut self,
+        cell: &Arc<CellIdentity>,
+        part: PartId,
+        guard: &mut Guard,
+    ) -> TakenPart {
+        if self.phase == Phase::Off {
+            return TakenPart::Around;
+        }
+        if let Some(here) = self.in_hand.get(&part) {
+            // Two cells may share a digest.
+            return match here.cell == *cell {
+                true => TakenPart::Here(here.bytes.clone()),
+                false => TakenPart::Around,
+            };
+        }
+        if self.index.pin(part) {
+            self.has_changed = true;
+            guard.pins.push(part);
+            return TakenPart::Held;
+        }
+        if let Some(fetching) = self.fetching.get_mut(&part) {
+            if fetching.cell != *cell {
+                return TakenPart::Around;
+            }
+            let (sender, coming) = oneshot::channel();
+            fetching.waiting.push(sender);
+            return TakenPart::Coming(coming);
+        }
+        let fetching = Fetching {
+            cell: cell.clone(),
+            waiting: Vec::new(),
+        };
+        self.fetching.insert(part, fetching);
+        guard.leads.push(part);
+        TakenPart::Lead
+    }
+
+    fn release(&mut self, pins: &[PartId], leads: &[PartId]) {
+        for part in pins {
+            self.index.unpin(*part);
+        }
+        // Whoever waits for one that was not fetched sees its channel close.
+        for part in leads {
+            self.fetching.remove(part);
+        }
+    }
+
+    fn fetched(&mut self, cell: &Arc<CellIdentity>, parts: Vec<(u32, Bytes)>) {
+        for (index, bytes) in parts {
+            let part = cell.part(index);
+            if let Some(fetching) = self.fetching.remove(&part)
+                && fetching.cell == *cell
+            {
+                for waiting in fetching.waiting {
+                    let _ = waiting.send(bytes.clone());
+                }
+            }
+            self.offer(cell, index, &bytes);
+        }
+    }
+
+    /// Keeps a part if there is room for it among those that wait to be written.
+    fn offer(&mut self, cell: &Arc<CellIdentity>, index: u32, bytes: &Bytes) {
+        let part = cell.part(index);
+        let is_known = self.in_hand.contains_key(&part) || self.index.holds(part);
+        if is_known || self.phase != Phase::Open || self.farewell.is_some() {
+            return;
+        }
+        let now = self.with.host.clock.monotonic();
+        let is_paused = self.paused_until.is_some_and(|until| now < until);
+        let bytes_then = self.in_hand_bytes + bytes.len() as u64;
+        if is_paused || bytes_then > self.with.queue_bytes_max {
+            self.counts.dropped += 1;
+            return;
+        }
+        self.in_hand_bytes = bytes_then;
+        let in_hand = InHand {
+            cell: cell.clone(),
+            index,
+            // It came with others, and would keep all of them.
+            bytes: Bytes::copy_from_slice(bytes),
+        };
+        self.in_hand.insert(part, in_hand);
+        self.steps.push_back(Step::Write(part));
+    }
+
+    fn damaged(&mut self, part: PartId, reason: &str) {
+        // Several readers may have met it.
+        let Some(name) = self.index.remove(part) else {
+            return;
+        };
+        tracing::debug!(reason, %name, "a cached part cannot be read; it is fetched again");
+        self.counts.damaged += 1;
+        self.counts.hits = self.counts.hits.saturating_sub(1);
+        self.steps.push_back(Step::Remove(name));
+    }
+
+    fn forget(&mut self, cell: CellDigest) {
+        let gone = self.index.remove_cell(cell);
+        self.counts.damaged += gone.len() as u64;
+        self.steps.extend(gone.into_iter().map(Step::Remove));
+        let waiting: Vec<PartId> = self.in_hand.keys().copied().collect();
+        for part in waiting.into_iter().filter(|part| part.cell == cell) {
+            self.let_go(part);
+        }
+    }
+
+    fn let_go(&mut self, part: PartId) -> Option<InHand> {
+        let in_hand = self.in_hand.remove(&part)?;
+        self.in_hand_bytes -= in_hand.bytes.len() as u64;
+        Some(in_hand)
+    }
+
+    /// Begins the next work on the disk, unless some is under way; says farewell when none is left.
+    fn go_on(&mut self, myself: &ActorRef<Message>) {
+        if self.doing.is_some() || self.phase == Phase::Opening {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut work = None;
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Remove(name) => gone.push(name),
+                Step::Save if self.phase == Phase::Open => {
+                    work = Some(Work::Save(self.index.order()));
+                    break;
+                }
+                Step::Save => {}
+                Step::Write(part) => {
+                    if let Some(write) = self.plan_write(part, &mut gone) {
+                        work = Some(write);
+                        break;
+                    }
+                }
+            }
+        }
+        if gone.is_empty() && work.is_none() {
+            if let Some(reply) = self.farewell.take() {
+                let _ = reply.send(());
+            }
+            return;
+        }
+        let (files, blocking) = (self.with.files.clone(), self.with.host.blocking.clone());
+        let work = async move {
+            let done = blocking.call(move || work_on(&files, gone, work)).await;
+            done.unwrap_or_else(|error| Done {
+                part: None,
+                left: Vec::new(),
+                result: Err(error),
+            })
+        };
+        let control = &self.with.host.runtimes.control;
+        self.doing = Some(spawn_report(control, myself, work, |result| Message::Did {
+            result,
+        }));
+    }
+
+    /// `None` for a part that is not wanted any more, or has no room.
+    fn plan_write(&mut self, part: PartId, gone: &mut Vec<PartName>) -> Option<Work> {
+        let in_hand = self.in_hand.get(&part)?;
+        let work = Work::Write {
+            cell: in_hand.cell.clone(),
+            index: in_hand.index,
+            bytes: in_hand.bytes.clone(),
+        };
+        let length = in_hand.bytes.len() as u32;
+        let Some(evicted) = self.index.make_room(length) else {
+            self.counts.dropped += 1;
+            self.let_go(part);
+            return None;
+        };
+        self.counts.evicted += evicted.len() as u64;
+        gone.extend(evicted);
+        Some(work)
+    }
+
+    fn did(&mut self, result: Result<Done, String>) {
+        self.doing = None;
+        let Done { part, left, result } = result.unwrap_or_else(|panic| Done {
+            part: None,
+            left: Vec::new(),
+            result: Err(io::Error::other(panic)),
+        });
+        left.into_iter().for_each(|name| self.index.insert(name));
+        let error = match (part, result) {
+            (None, Ok(())) => return,
+            (Some(name), Ok(())) => {
+                match self.let_go(name.part) {
+                    Some(_) => {
+                        self.counts.written += 1;
+                        self.has_changed = true;
+                        self.index.insert(name);
+                    }
+                    // It was forgotten meanwhile.
+                    None => self.steps.push_back(Step::Remove(name)),
+                }
+                return;
+            }
+            (_, Err(error)) => error,
+        };
+        self.counts.failures += 1;
+        let directory = self.with.directory.display();
+        match self.counts.failures {
+            1 => {
+                tracing::warn!(%error, %directory, "the cache cannot write; queries go on without")
+            }
+            _ => tracing::debug!(%error, %directory, "the cache cannot write"),
+        }
+        let now = self.with.host.clock.monotonic();
+        self.paused_until = Some(now + PAUSE_AFTER_FAILURE);
+        self.counts.dropped += self.in_hand.len() as u64;
+        self.in_hand.clear();
+        self.in_hand_bytes = 0;
+    }
+
+    fn view(&self) -> View {
+        View {
+            status: CacheStatus {
+                used_bytes: self.index.used_bytes(),
+                parts: self.index.part_count(),
+                ..self.counts.clone()
+            },
+            cells: self.index.cells(),
+        }
+    }
+}
+
+enum Work {
+    Save(UseOrder),
+    Write {
+        cell: Arc<CellIdentity>,
+        index: u32,
+        bytes: Bytes,
+    },
+}
+
+/// Blocks. Writes nothing when something that has to go first does not.
+fn work_on(files: &PartFiles, gone: Vec<PartName>, work: Option<Work>) -> Done {
+    let mut result = Ok(());
+    let mut left = Vec::new();
+    for name in gone {
+        if let Err(error) = files.remove(&name) {
+            left.push(name);
+            result = Err(error);
+        }
+    }
+    let mut part = None;
+    if result.is_ok() {
+        result = match work {
+            None => Ok(()),
+            Some(Work::Save(order)) => files.write_order(&order),
+            Some(Work::Write { cell, index, bytes }) => {
+                part = Some(cell.part_name(index));
+                files.write(&cell, index, &bytes)
+            }
+        };
+    }
+    Done { part, left, result }
+}
