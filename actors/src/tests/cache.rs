@@ -3,6 +3,7 @@
 use super::{frame, number, numbers, settle, sql, stream};
 use crate::node::{Node, Role};
 use crate::{CacheStatus, QueryOptions, WriteOptions};
+use apiary_engine::behavior::placement::Distribute;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::testing::{host, host_with_seed};
 use apiary_engine::host::{Blocking, DirectoryEntry, DiskFiles, FileStatus, Files, Host, OpenFile};
@@ -471,4 +472,58 @@ async fn explain_analyze_tells_what_the_cache_gave() -> Result<()> {
     assert!(text.contains("| requests          | 0 "), "{text}");
     stop(node).await;
     Ok(())
+}
+
+const GROUPS: &str = "SELECT n % 5 AS k, sum(n) AS s FROM t GROUP BY k ORDER BY k";
+
+async fn explain(node: &Node, how: &str) -> String {
+    let answer = sql(node, &format!("{how} {GROUPS}"))
+        .await
+        .expect("planned");
+    let batches: Vec<_> = answer.batches.try_collect().await.expect("rows");
+    let text = arrow::util::pretty::pretty_format_batches(&batches);
+    text.expect("text").to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_go_to_the_node_that_has_their_cells_and_explain_says_so() {
+    let mut world = World::new().await;
+    world.settings.distribute = Distribute::On;
+    let mut nodes = Vec::new();
+    for number in 0..2_u64 {
+        let directory = world.place.path().join(number.to_string());
+        std::fs::create_dir(&directory).expect("a directory");
+        world.settings.cache_directory = Some(directory);
+        let host = host_with_seed(30 + number);
+        let store: Arc<dyn ObjectStore> = world.store.clone();
+        let meadow = Meadow::over(store, "far://away", &host, &world.settings).as_remote();
+        let node = Node::start(host, meadow, world.settings.clone(), Role::Resident);
+        nodes.push(node.await.expect("a node"));
+    }
+    let [asking, helping] = &nodes[..] else {
+        panic!("two nodes")
+    };
+    // Until each has seen the other's heartbeat change.
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert!(!explain(asking, "EXPLAIN").await.contains("bytes cached"));
+    explain(asking, "EXPLAIN ANALYZE").await;
+    // Until the helper has told what it has.
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    let helped = cache(helping).await;
+    assert!(helped.parts > 0, "{helped:?}");
+    let plan = explain(asking, "EXPLAIN").await;
+    let place = helping.node_id().short();
+    let there = plan
+        .lines()
+        .filter(|line| line.contains(&format!("on {place} (")));
+    let there: Vec<&str> = there.collect();
+    assert!(
+        there.iter().any(|line| line.contains(" bytes cached, ")),
+        "{plan}"
+    );
+    let run = explain(asking, "EXPLAIN ANALYZE").await;
+    assert!(run.contains("from its cache"), "{run}");
+    for node in nodes {
+        stop(node).await;
+    }
 }
