@@ -13,6 +13,7 @@
 //! the files never exceed the limit; what a reader holds is not removed to make room.
 
 mod handle;
+mod writes;
 
 pub(crate) use handle::CacheHandle;
 
@@ -25,18 +26,17 @@ use apiary_engine::store::Meadow;
 use apiary_protocol::cache::{CachedCells, CellDigest, CellIdentity, PartId, PartName, UseOrder};
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+use writes::{Done, Writes};
 
 /// How often the order of use is saved while it changes.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
-/// After a write that failed (the disk is full, as a rule) nothing is written for so long.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Requests under way at once.
 const REQUESTS_MAX: usize = 4096;
 
@@ -196,29 +196,6 @@ pub(crate) fn plan(
     })
 }
 
-/// Work on the disk.
-enum Step {
-    Write(PartId),
-    Remove(PartName),
-    Save,
-}
-
-/// Work on the disk that has ended.
-pub(crate) struct Done {
-    /// What was to be written.
-    part: Option<PartName>,
-    /// What was to be removed and is there still.
-    left: Vec<PartName>,
-    result: io::Result<()>,
-}
-
-/// A part that was fetched and is not on disk yet.
-struct InHand {
-    cell: Arc<CellIdentity>,
-    index: u32,
-    bytes: Bytes,
-}
-
 struct Fetching {
     cell: Arc<CellIdentity>,
     waiting: Vec<oneshot::Sender<Bytes>>,
@@ -239,11 +216,8 @@ pub(crate) struct State {
     waiting: Vec<(Arc<CellIdentity>, Vec<u32>, Reply<Taken>)>,
     index: PartIndex,
     fetching: BTreeMap<PartId, Fetching>,
-    in_hand: BTreeMap<PartId, InHand>,
-    in_hand_bytes: u64,
-    steps: VecDeque<Step>,
+    writes: Writes,
     doing: Option<AbortOnDropHandle<()>>,
-    paused_until: Option<Duration>,
     has_changed: bool,
     save_timer: Option<AbortOnDropHandle<()>>,
     counts: CacheStatus,
@@ -281,11 +255,8 @@ impl Actor for Cache {
             waiting: Vec::new(),
             index: PartIndex::new(with.bytes_max, with.index_bytes),
             fetching: BTreeMap::new(),
-            in_hand: BTreeMap::new(),
-            in_hand_bytes: 0,
-            steps: VecDeque::new(),
+            writes: Writes::new(with.queue_bytes_max),
             doing: Some(doing),
-            paused_until: None,
             has_changed: false,
             save_timer: None,
             counts,
@@ -314,9 +285,7 @@ impl Actor for Cache {
             Message::Forget { cell } => state.forget(cell),
             Message::Did { result } => state.did(result),
             Message::Save => {
-                if std::mem::take(&mut state.has_changed) {
-                    state.steps.push_back(Step::Save);
-                }
+                state.save();
                 state.remind_to_save(&myself);
             }
             Message::Observe { reply } => {
@@ -324,7 +293,6 @@ impl Actor for Cache {
             }
             Message::Farewell { reply } => {
                 state.save_timer = None;
-                state.steps.push_back(Step::Save);
                 state.farewell = Some(reply);
             }
         }
@@ -344,7 +312,7 @@ impl State {
             Ok(Ok((found, order))) => {
                 let gone = self.index.adopt(found, &order);
                 self.counts.evicted += gone.len() as u64;
-                self.steps.extend(gone.into_iter().map(Step::Remove));
+                self.writes.remove(gone);
                 self.phase = Phase::Open;
                 tracing::debug!(parts = self.index.part_count(), "the cache is open");
             }
@@ -408,7 +376,7 @@ impl State {
         if self.phase == Phase::Off {
             return TakenPart::Around;
         }
-        if let Some(here) = self.in_hand.get(&part) {
+        if let Some(here) = self.writes.find(part) {
             // Two cells may share a digest.
             return match here.cell == *cell {
                 true => TakenPart::Here(here.bytes.clone()),
@@ -461,29 +429,17 @@ impl State {
         }
     }
 
-    /// Keeps a part if there is room for it among those that wait to be written.
+    /// Keeps a part, if it is not kept and there is room.
     fn offer(&mut self, cell: &Arc<CellIdentity>, index: u32, bytes: &Bytes) {
         let part = cell.part(index);
-        let is_known = self.in_hand.contains_key(&part) || self.index.holds(part);
+        let is_known = self.writes.find(part).is_some() || self.index.holds(part);
         if is_known || self.phase != Phase::Open || self.farewell.is_some() {
             return;
         }
         let now = self.with.host.clock.monotonic();
-        let is_paused = self.paused_until.is_some_and(|until| now < until);
-        let bytes_then = self.in_hand_bytes + bytes.len() as u64;
-        if is_paused || bytes_then > self.with.queue_bytes_max {
+        if !self.writes.offer(now, cell, index, bytes) {
             self.counts.dropped += 1;
-            return;
         }
-        self.in_hand_bytes = bytes_then;
-        let in_hand = InHand {
-            cell: cell.clone(),
-            index,
-            // It came with others, and would keep all of them.
-            bytes: Bytes::copy_from_slice(bytes),
-        };
-        self.in_hand.insert(part, in_hand);
-        self.steps.push_back(Step::Write(part));
     }
 
     fn damaged(&mut self, part: PartId, reason: &str) {
@@ -494,23 +450,20 @@ impl State {
         tracing::debug!(reason, %name, "a cached part cannot be read; it is fetched again");
         self.counts.damaged += 1;
         self.counts.hits = self.counts.hits.saturating_sub(1);
-        self.steps.push_back(Step::Remove(name));
+        self.writes.remove([name]);
     }
 
     fn forget(&mut self, cell: CellDigest) {
         let gone = self.index.remove_cell(cell);
         self.counts.damaged += gone.len() as u64;
-        self.steps.extend(gone.into_iter().map(Step::Remove));
-        let waiting: Vec<PartId> = self.in_hand.keys().copied().collect();
-        for part in waiting.into_iter().filter(|part| part.cell == cell) {
-            self.let_go(part);
-        }
+        self.writes.remove(gone);
+        self.writes.forget(cell);
     }
 
-    fn let_go(&mut self, part: PartId) -> Option<InHand> {
-        let in_hand = self.in_hand.remove(&part)?;
-        self.in_hand_bytes -= in_hand.bytes.len() as u64;
-        Some(in_hand)
+    fn save(&mut self) {
+        if std::mem::take(&mut self.has_changed) {
+            self.writes.save();
+        }
     }
 
     /// Begins the next work on the disk, unless some is under way; says farewell when none is left.
@@ -518,38 +471,24 @@ impl State {
         if self.doing.is_some() || self.phase == Phase::Opening {
             return;
         }
-        let mut gone = Vec::new();
-        let mut work = None;
-        while let Some(step) = self.steps.pop_front() {
-            match step {
-                Step::Remove(name) => gone.push(name),
-                Step::Save if self.phase == Phase::Open => {
-                    work = Some(Work::Save(self.index.order()));
-                    break;
-                }
-                Step::Save => {}
-                Step::Write(part) => {
-                    if let Some(write) = self.plan_write(part, &mut gone) {
-                        work = Some(write);
-                        break;
-                    }
-                }
-            }
+        let mut next = self.writes.next(&mut self.index);
+        self.counts.evicted += next.evicted;
+        self.counts.dropped += next.dropped;
+        if next.job.is_none() && self.farewell.is_some() {
+            // The order as it is in the end.
+            self.save();
+            next = self.writes.next(&mut self.index);
         }
-        if gone.is_empty() && work.is_none() {
+        let Some(job) = next.job else {
             if let Some(reply) = self.farewell.take() {
                 let _ = reply.send(());
             }
             return;
-        }
+        };
         let (files, blocking) = (self.with.files.clone(), self.with.host.blocking.clone());
         let work = async move {
-            let done = blocking.call(move || work_on(&files, gone, work)).await;
-            done.unwrap_or_else(|error| Done {
-                part: None,
-                left: Vec::new(),
-                result: Err(error),
-            })
+            let done = blocking.call(move || job.run(&files)).await;
+            done.unwrap_or_else(Done::failed)
         };
         let control = &self.with.host.runtimes.control;
         self.doing = Some(spawn_report(control, myself, work, |result| Message::Did {
@@ -557,62 +496,37 @@ impl State {
         }));
     }
 
-    /// `None` for a part that is not wanted any more, or has no room.
-    fn plan_write(&mut self, part: PartId, gone: &mut Vec<PartName>) -> Option<Work> {
-        let in_hand = self.in_hand.get(&part)?;
-        let work = Work::Write {
-            cell: in_hand.cell.clone(),
-            index: in_hand.index,
-            bytes: in_hand.bytes.clone(),
-        };
-        let length = in_hand.bytes.len() as u32;
-        let Some(evicted) = self.index.make_room(length) else {
-            self.counts.dropped += 1;
-            self.let_go(part);
-            return None;
-        };
-        self.counts.evicted += evicted.len() as u64;
-        gone.extend(evicted);
-        Some(work)
-    }
-
     fn did(&mut self, result: Result<Done, String>) {
         self.doing = None;
-        let Done { part, left, result } = result.unwrap_or_else(|panic| Done {
-            part: None,
-            left: Vec::new(),
-            result: Err(io::Error::other(panic)),
-        });
+        let done = result.unwrap_or_else(|panic| Done::failed(io::Error::other(panic)));
+        let Done { part, left, result } = done;
         left.into_iter().for_each(|name| self.index.insert(name));
-        let error = match (part, result) {
-            (None, Ok(())) => return,
-            (Some(name), Ok(())) => {
-                match self.let_go(name.part) {
-                    Some(_) => {
-                        self.counts.written += 1;
-                        self.has_changed = true;
-                        self.index.insert(name);
-                    }
-                    // It was forgotten meanwhile.
-                    None => self.steps.push_back(Step::Remove(name)),
+        match (part, result) {
+            (None, Ok(())) => {}
+            (Some(name), Ok(())) => match self.writes.let_go(name.part) {
+                Some(_) => {
+                    self.counts.written += 1;
+                    self.has_changed = true;
+                    self.index.insert(name);
                 }
-                return;
-            }
-            (_, Err(error)) => error,
-        };
+                // It was forgotten meanwhile.
+                None => self.writes.remove([name]),
+            },
+            (_, Err(error)) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
         self.counts.failures += 1;
         let directory = self.with.directory.display();
         match self.counts.failures {
             1 => {
-                tracing::warn!(%error, %directory, "the cache cannot write; queries go on without")
+                tracing::warn!(%error, %directory, "the cache cannot write; queries go on without");
             }
             _ => tracing::debug!(%error, %directory, "the cache cannot write"),
         }
         let now = self.with.host.clock.monotonic();
-        self.paused_until = Some(now + PAUSE_AFTER_FAILURE);
-        self.counts.dropped += self.in_hand.len() as u64;
-        self.in_hand.clear();
-        self.in_hand_bytes = 0;
+        self.counts.dropped += self.writes.failed(now);
     }
 
     fn view(&self) -> View {
@@ -625,37 +539,4 @@ impl State {
             cells: self.index.cells(),
         }
     }
-}
-
-enum Work {
-    Save(UseOrder),
-    Write {
-        cell: Arc<CellIdentity>,
-        index: u32,
-        bytes: Bytes,
-    },
-}
-
-/// Blocks. Writes nothing when something that has to go first does not.
-fn work_on(files: &PartFiles, gone: Vec<PartName>, work: Option<Work>) -> Done {
-    let mut result = Ok(());
-    let mut left = Vec::new();
-    for name in gone {
-        if let Err(error) = files.remove(&name) {
-            left.push(name);
-            result = Err(error);
-        }
-    }
-    let mut part = None;
-    if result.is_ok() {
-        result = match work {
-            None => Ok(()),
-            Some(Work::Save(order)) => files.write_order(&order),
-            Some(Work::Write { cell, index, bytes }) => {
-                part = Some(cell.part_name(index));
-                files.write(&cell, index, &bytes)
-            }
-        };
-    }
-    Done { part, left, result }
 }

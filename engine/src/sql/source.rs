@@ -171,11 +171,9 @@ impl Cached {
         if read.hits == indexes.len() && !indexes.is_empty() {
             self.requests_saved.add(1);
         }
-        let parts = ranges
-            .iter()
-            .map(|range| put_together(range, &indexes, &read));
-        let parts: Option<Vec<Bytes>> = parts.collect();
-        parts.ok_or_else(|| Error::Bug("a part of a cell was not given whole".into()))
+        let mut parts = Parts::new(&indexes, read, ranges);
+        let wanted: Option<Vec<Bytes>> = ranges.iter().map(|range| parts.cut(range)).collect();
+        wanted.ok_or_else(|| Error::Bug("a part of a cell was not given whole".into()))
     }
 }
 
@@ -193,35 +191,84 @@ fn indexes(ranges: &[Range<u64>]) -> Option<Vec<u32>> {
     Some(indexes.into_iter().collect())
 }
 
-/// A range out of its parts: a slice when it is in one, a copy when it is in several.
-fn put_together(range: &Range<u64>, indexes: &[u32], read: &PartsRead) -> Option<Bytes> {
-    let mut together = BytesMut::new();
-    let mut at = range.start;
-    while at < range.end {
-        let index = at / PART_BYTES;
-        let place = indexes.binary_search(&u32::try_from(index).ok()?).ok()?;
-        let part = read.parts.get(place)?;
-        let start = (at - index * PART_BYTES) as usize;
-        let end = (range.end - index * PART_BYTES).min(PART_BYTES) as usize;
-        if end > part.len() || start > end {
-            return None;
+/// Parts out of which ranges are cut. A part goes with its last range, so that what was copied is not
+/// held twice.
+struct Parts<'a> {
+    indexes: &'a [u32],
+    parts: Vec<Bytes>,
+    /// Ranges that still want each part.
+    wanted_by: Vec<usize>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(indexes: &'a [u32], read: PartsRead, ranges: &[Range<u64>]) -> Self {
+        let mut parts = Self {
+            indexes,
+            wanted_by: vec![0; read.parts.len()],
+            parts: read.parts,
+        };
+        for range in ranges {
+            for place in parts.places(range) {
+                if let Some(wanted_by) = parts.wanted_by.get_mut(place) {
+                    *wanted_by += 1;
+                }
+            }
         }
-        let piece = part.slice(start..end);
-        at += piece.len() as u64;
-        if together.is_empty() && at == range.end {
-            return Some(piece);
-        }
-        if together.is_empty() {
-            together.reserve((range.end - range.start) as usize);
-        }
-        together.extend_from_slice(&piece);
+        parts
     }
-    Some(together.freeze())
+
+    /// Where the parts of a range are. Its indexes are all there, so they are neighbours.
+    fn places(&self, range: &Range<u64>) -> Range<usize> {
+        if range.is_empty() {
+            return 0..0;
+        }
+        let (first, last) = (range.start / PART_BYTES, (range.end - 1) / PART_BYTES);
+        let start = self
+            .indexes
+            .partition_point(|index| u64::from(*index) < first);
+        start..start + (last - first) as usize + 1
+    }
+
+    /// A range: a slice when it is in one part, a copy when it is in several.
+    fn cut(&mut self, range: &Range<u64>) -> Option<Bytes> {
+        let mut together = BytesMut::new();
+        let places = self.places(range);
+        for place in places.clone() {
+            let part_at = u64::from(*self.indexes.get(place)?) * PART_BYTES;
+            let start = range.start.saturating_sub(part_at) as usize;
+            let end = (range.end - part_at).min(PART_BYTES) as usize;
+            let part = self.parts.get_mut(place)?;
+            if end > part.len() {
+                return None;
+            }
+            let piece = part.slice(start..end);
+            let wanted_by = self.wanted_by.get_mut(place)?;
+            *wanted_by -= 1;
+            if *wanted_by == 0 {
+                *part = Bytes::new();
+            }
+            if places.len() == 1 {
+                return Some(piece);
+            }
+            if together.is_empty() {
+                together.reserve((range.end - range.start) as usize);
+            }
+            together.extend_from_slice(&piece);
+        }
+        Some(together.freeze())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(parts: impl Iterator<Item = Bytes>) -> PartsRead {
+        PartsRead {
+            parts: parts.collect(),
+            ..PartsRead::default()
+        }
+    }
 
     #[test]
     fn ranges_are_put_together_from_parts_of_any_number() {
@@ -243,23 +290,26 @@ mod tests {
         ];
         for range in &ranges {
             let indexes = indexes(std::slice::from_ref(range)).unwrap();
-            let read = PartsRead {
-                parts: indexes.iter().map(part).collect(),
-                ..PartsRead::default()
-            };
+            let twice = [range.clone(), range.clone()];
+            let mut parts = Parts::new(&indexes, read(indexes.iter().map(part)), &twice);
             let wanted: Bytes = range.clone().map(byte).collect();
-            assert_eq!(
-                put_together(range, &indexes, &read),
-                Some(wanted),
-                "{range:?}"
-            );
+            for _ in 0..2 {
+                assert_eq!(parts.cut(range).as_ref(), Some(&wanted), "{range:?}");
+            }
+            assert!(parts.parts.iter().all(Bytes::is_empty), "{range:?}");
         }
-        assert_eq!(indexes(&ranges).unwrap(), [0, 1, 2, 3]);
-        let short = PartsRead {
-            parts: vec![Bytes::from_static(b"x")],
-            ..PartsRead::default()
-        };
-        assert_eq!(put_together(&(0..2), &[0], &short), None);
+        let all = indexes(&ranges).unwrap();
+        assert_eq!(all, [0, 1, 2, 3]);
+        let mut parts = Parts::new(&all, read(all.iter().map(part)), &ranges);
+        for range in &ranges {
+            let wanted: Bytes = range.clone().map(byte).collect();
+            assert_eq!(parts.cut(range), Some(wanted), "{range:?}");
+        }
+        let short = read([Bytes::from_static(b"x")].into_iter());
+        assert_eq!(Parts::new(&[0], short, &ranges[..0]).cut(&(0..2)), None);
+        let few = read([Bytes::from(vec![0; PART_BYTES as usize])].into_iter());
+        let range = [0..PART_BYTES + 1];
+        assert_eq!(Parts::new(&[0], few, &range).cut(&range[0]), None);
     }
 
     #[test]
