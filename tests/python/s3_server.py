@@ -7,7 +7,9 @@ Every answer waits so long. In the end it prints as JSON what it was asked: a li
 
 import json
 import sys
+import threading
 import time
+from contextlib import nullcontext
 
 import boto3
 from moto.moto_server import threaded_moto_server
@@ -15,13 +17,18 @@ from moto.server import ThreadedMotoServer
 
 LATENCY_S = float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0
 requests = []
+creating = threading.Lock()
 
 
 class Handler(threaded_moto_server.MotoRequestHandler):
     def run_wsgi(self):
         requests.append([self.command, self.path])
-        time.sleep(LATENCY_S)
-        super().run_wsgi()
+        if LATENCY_S:
+            time.sleep(LATENCY_S)
+        # moto looks whether an object is there and then writes it: two at once would both be told that
+        # theirs was the first.
+        with creating if self.headers.get("If-None-Match") else nullcontext():
+            super().run_wsgi()
 
 
 threaded_moto_server.MotoRequestHandler = Handler
