@@ -135,6 +135,7 @@ pub struct CacheStatus {
     /// Parts that were asked for, and those of them that needed no request.
     pub asked: u64,
     pub hits: u64,
+    pub hit_bytes: u64,
     /// Reads, of one part or several, that needed no request.
     pub requests_saved: u64,
     pub written: u64,
@@ -155,7 +156,6 @@ pub(crate) struct Arguments {
     bytes_max: u64,
     index_bytes: u64,
     queue_bytes_max: u64,
-    census: Census,
 }
 
 /// The cache of a node, before its tree is there.
@@ -171,7 +171,6 @@ pub(crate) fn plan(
     meadow: &Meadow,
     settings: &Settings,
     division: &Division,
-    census: &Census,
 ) -> Option<Planned> {
     let bytes_max = settings.cache_bytes_max.filter(|bytes| *bytes > 0)?;
     let directory = settings.cache_directory.clone()?;
@@ -191,7 +190,6 @@ pub(crate) fn plan(
             bytes_max,
             index_bytes: memory.index_bytes,
             queue_bytes_max: memory.queue_bytes,
-            census: census.clone(),
         },
     })
 }
@@ -230,14 +228,14 @@ pub(crate) struct Cache;
 impl Actor for Cache {
     type Msg = Message;
     type State = State;
-    type Arguments = Arguments;
+    type Arguments = (Arguments, Census);
 
     async fn pre_start(
         &self,
         myself: ActorRef<Message>,
-        with: Arguments,
+        (with, census): (Arguments, Census),
     ) -> Result<State, ActorProcessingErr> {
-        let alive = with.census.enter();
+        let alive = census.enter();
         let (files, blocking) = (with.files.clone(), with.host.blocking.clone());
         let open = async move {
             let opened = blocking.call(move || files.open()).await;
@@ -354,17 +352,26 @@ impl State {
             pins: Vec::new(),
             leads: Vec::new(),
         };
-        let parts = indexes.into_iter();
+        let parts = indexes.iter().copied();
         let parts: Vec<TakenPart> = parts
             .map(|index| self.take_part(&cell, cell.part(index), &mut guard))
             .collect();
-        let is_hit = |part: &&TakenPart| !matches!(part, TakenPart::Lead | TakenPart::Around);
-        let hits = parts.iter().filter(is_hit).count();
-        self.counts.asked += parts.len() as u64;
-        self.counts.hits += hits as u64;
-        self.counts.requests_saved += u64::from(hits == parts.len());
+        self.count(&cell, &indexes, &parts);
         // A reader that is gone gives all back with the guard.
         let _ = reply.send(Taken { parts, guard });
+    }
+
+    fn count(&mut self, cell: &CellIdentity, asked: &[u32], parts: &[TakenPart]) {
+        let counts = &mut self.counts;
+        let before = counts.hits;
+        for (index, part) in asked.iter().zip(parts) {
+            if !matches!(part, TakenPart::Lead | TakenPart::Around) {
+                counts.hits += 1;
+                counts.hit_bytes += u64::from(cell.part_name(*index).length);
+            }
+        }
+        counts.asked += parts.len() as u64;
+        counts.requests_saved += u64::from(counts.hits - before == parts.len() as u64);
     }
 
     fn take_part(
@@ -450,14 +457,15 @@ impl State {
         tracing::debug!(reason, %name, "a cached part cannot be read; it is fetched again");
         self.counts.damaged += 1;
         self.counts.hits = self.counts.hits.saturating_sub(1);
+        let bytes = self.counts.hit_bytes;
+        self.counts.hit_bytes = bytes.saturating_sub(name.length.into());
         self.writes.remove([name]);
     }
 
     fn forget(&mut self, cell: CellDigest) {
         let gone = self.index.remove_cell(cell);
-        self.counts.damaged += gone.len() as u64;
+        self.counts.damaged += (gone.len() + self.writes.forget(cell)) as u64;
         self.writes.remove(gone);
-        self.writes.forget(cell);
     }
 
     fn save(&mut self) {

@@ -10,12 +10,12 @@ use crate::cache;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
 use crate::context::Context;
-use crate::mailbox::{Census, Reply, stopped};
+use crate::mailbox::{Reply, stopped};
 use crate::planner::PlannerHandle;
 use crate::query::Job;
 use crate::read::{self, ReadJob};
 use crate::results::{Reader, ResultsBudget};
-use crate::root::Tree;
+use crate::root::{Ground, Tree};
 use crate::swarm::{self, SwarmNode};
 use crate::traced::actor_span;
 use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
@@ -113,18 +113,22 @@ impl Node {
             .memory_bytes
             .unwrap_or_else(|| host.machine.memory_bytes());
         let division = mason::plan_division(memory_bytes, bees);
-        let census = Census::default();
-        let cache = cache::plan(&host, &meadow, &settings, &division, &census);
+        let cache = cache::plan(&host, &meadow, &settings, &division);
         let parts = cache.as_ref().map(|cache| cache.handle.clone() as _);
         let chambers = Arc::new(Chambers::new(&host, &settings, division, parts)?);
         let settings = Arc::new(settings);
         let started_at = host.clock.monotonic();
         let catalog = Catalog::new(host.clone(), meadow.clone()).with_settings(settings.clone());
         let catalog = Arc::new(catalog);
-        let tree = Tree::start(
-            node_id, &host, &meadow, &settings, &chambers, &catalog, cache, census, role,
-        )
-        .await?;
+        let ground = Ground {
+            host: &host,
+            meadow: &meadow,
+            settings: &settings,
+            chambers: &chambers,
+            catalog: &catalog,
+            cache,
+        };
+        let tree = Tree::start(node_id, ground, role).await?;
         let context = Arc::new(Context {
             node_id,
             environment: tree.environment.clone(),

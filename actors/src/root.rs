@@ -116,6 +116,17 @@ impl Actor for Root {
     }
 }
 
+/// What a tree stands on.
+pub(crate) struct Ground<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) meadow: &'a Meadow,
+    pub(crate) settings: &'a Arc<Settings>,
+    pub(crate) chambers: &'a Arc<Chambers>,
+    pub(crate) catalog: &'a Arc<Catalog>,
+    /// Its handle is in the chambers.
+    pub(crate) cache: Option<cache::Planned>,
+}
+
 /// The running tree: its root and the addresses of its children.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -134,18 +145,16 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Starts all actors; on an error those that started are stopped again.
-    pub(crate) async fn start(
-        node_id: NodeId,
-        host: &Host,
-        meadow: &Meadow,
-        settings: &Arc<Settings>,
-        chambers: &Arc<Chambers>,
-        catalog: &Arc<Catalog>,
-        cache: Option<cache::Planned>,
-        census: Census,
-        role: Role,
-    ) -> Result<Self> {
-        let node = node_id.short();
+    pub(crate) async fn start(node_id: NodeId, ground: Ground<'_>, role: Role) -> Result<Self> {
+        let Ground {
+            host,
+            meadow,
+            settings,
+            chambers,
+            catalog,
+            cache,
+        } = ground;
+        let (census, node) = (Census::default(), node_id.short());
         let (ledger_child, ledger) = ledger_child(host, meadow, settings, &census);
         let (bees_child, bees) = bees_child(node.clone(), host, chambers, &census);
         let planner_arguments = planner::Arguments {
@@ -163,7 +172,8 @@ impl Tree {
                 handle,
                 arguments,
             } = planned;
-            let factory = move || (Cache, arguments.clone());
+            let with = (arguments, census.clone());
+            let factory = move || (Cache, with.clone());
             children.push(Box::new(Child::published("cache", publisher, factory)));
             handle
         });

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// Longest that a reader waits for the cache to say what it has.
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -179,7 +180,7 @@ impl CacheHandle {
             }
             Ok(parts)
         };
-        AbortOnDropHandle::new(self.host.runtimes.control.spawn(fetch))
+        AbortOnDropHandle::new(self.host.runtimes.control.spawn(fetch.in_current_span()))
     }
 
     async fn read_held(&self, cell: &Arc<CellIdentity>, held: Vec<u32>) -> Parts {

@@ -123,11 +123,14 @@ impl Writes {
         Some(in_hand)
     }
 
-    pub(super) fn forget(&mut self, cell: CellDigest) {
-        let waiting: Vec<PartId> = self.in_hand.keys().copied().collect();
-        for part in waiting.into_iter().filter(|part| part.cell == cell) {
-            self.let_go(part);
-        }
+    /// Lets go what waits of a cell; says how many parts that were.
+    pub(super) fn forget(&mut self, cell: CellDigest) -> usize {
+        let waiting = self.in_hand.keys().copied();
+        let waiting: Vec<PartId> = waiting.filter(|part| part.cell == cell).collect();
+        waiting
+            .into_iter()
+            .filter_map(|part| self.let_go(part))
+            .count()
     }
 
     /// Gives up what waits, and takes nothing for a while; says how many parts that were.

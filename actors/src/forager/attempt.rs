@@ -224,12 +224,12 @@ async fn commit_rows(
         duration_ms: facts.duration.as_millis() as u64,
         budget_bytes: facts.budget_bytes,
         peak_bytes: facts.peak_bytes,
-        spilled_bytes: facts.spilled_bytes,
-        read_bytes: finished.read_bytes,
-        requests: finished.requests,
         cache_hits: finished.cached.hits,
         cached_bytes: finished.cached.bytes,
         requests_saved: finished.cached.requests_saved,
+        spilled_bytes: facts.spilled_bytes,
+        read_bytes: finished.read_bytes,
+        requests: finished.requests,
     };
     let outcome = Outcome::Rows {
         apart: made.apart,

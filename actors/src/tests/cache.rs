@@ -250,8 +250,7 @@ async fn a_cell_that_does_not_go_together_is_given_up_and_read_again() {
     // Bytes that change on their way are cached as they came.
     world.fail(&[Fault::None, Fault::Flipped]);
     assert_eq!(sum(&node).await.expect("an answer"), wanted());
-    assert!(cache(&node).await.damaged > 0 || world.reads() > 2);
-    world.reads();
+    assert!(cache(&node).await.damaged > 0);
     assert_eq!(sum(&node).await.expect("an answer"), wanted());
     stop(node).await;
 }

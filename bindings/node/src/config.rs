@@ -551,6 +551,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_has_a_size_or_is_off() {
+        let cache = |text| load(None, variables(&[]), &flags(&[("cache", text)]));
+        let bytes = |text| cache(text).unwrap().settings.cache_bytes_max;
+        assert_eq!(bytes("4GiB"), Some(4 << 30));
+        assert_eq!(bytes("off"), Some(0));
+        let refused = cache("none").unwrap_err().to_string();
+        assert!(refused.contains("or off"), "{refused}");
+        let file = file("cache = \"off\"\n");
+        let config = load(Some(file.path()), variables(&[]), &[]).unwrap();
+        assert_eq!(config.settings.cache_bytes_max, Some(0));
+    }
+
+    #[test]
     fn sizes_and_durations_have_units() {
         assert_eq!(parse_size("256MiB"), Some(256 << 20));
         assert_eq!(parse_size("1.5 gb"), Some(1_500_000_000));

@@ -238,12 +238,12 @@ fn output_line(output: &Output, names: &BTreeMap<NodeId, String>) -> String {
         duration_ms,
         budget_bytes,
         peak_bytes,
-        spilled_bytes,
-        read_bytes,
-        requests,
         cache_hits,
         cached_bytes,
         requests_saved,
+        spilled_bytes,
+        read_bytes,
+        requests,
     } = output.facts;
     let place = place(output.node, &output.bee, names);
     // Most meadows have no cache in front of them.
@@ -322,12 +322,12 @@ mod tests {
             duration_ms: 12,
             budget_bytes: 500,
             peak_bytes: 400,
-            spilled_bytes: 7,
-            read_bytes: 5_555,
-            requests: 6,
             cache_hits: 3,
             cached_bytes: 777,
             requests_saved: 2,
+            spilled_bytes: 7,
+            read_bytes: 5_555,
+            requests: 6,
         };
         let output = Output {
             query: QueryId::from_random([1; 16]),

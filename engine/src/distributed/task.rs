@@ -42,11 +42,11 @@ pub struct TaskJob {
 pub struct Finished {
     pub made: Made,
     pub rows: u64,
+    /// What the node's cache gave of the cells.
+    pub cached: CacheTotals,
     /// Of scans and of inputs together.
     pub read_bytes: u64,
     pub requests: u64,
-    /// What the cells' part of it came from.
-    pub cached: CacheTotals,
 }
 
 /// Runs a task with the memory and scratch of `runtime`. Uploads what does not fit into one object;
@@ -112,9 +112,9 @@ pub async fn run_task(
     Ok(Finished {
         made: sink.finish(stored).await?,
         rows,
+        cached: totals.cached.unwrap_or_default(),
         read_bytes: totals.read_bytes + input_bytes,
         requests: totals.requests + input_requests,
-        cached: totals.cached.unwrap_or_default(),
     })
 }
 

@@ -119,14 +119,14 @@ pub struct Meadow {
     host: Host,
     /// Set for a directory: its staging is swept.
     local: Option<LocalStore>,
-    /// See [`Settings::sweep_age`].
-    sweep_age: Duration,
-    /// Set when whoever holds this one must not make many requests at once.
-    pace: Option<Arc<Pace>>,
     /// Whether requests leave this machine.
     is_remote: bool,
     /// Known once it was proved.
     id: Arc<OnceLock<MeadowId>>,
+    /// See [`Settings::sweep_age`].
+    sweep_age: Duration,
+    /// Set when whoever holds this one must not make many requests at once.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Meadow {
@@ -193,29 +193,11 @@ impl Meadow {
             label: label.into(),
             host: host.clone(),
             local,
-            sweep_age: settings.sweep_age(),
-            pace: None,
             is_remote: false,
             id: Arc::default(),
+            sweep_age: settings.sweep_age(),
+            pace: None,
         }
-    }
-
-    /// The same meadow, taken for one whose requests leave this machine.
-    pub fn as_remote(self) -> Self {
-        Self {
-            is_remote: true,
-            ..self
-        }
-    }
-
-    /// Whether requests leave this machine, so that parts of cells are worth keeping on its disk.
-    pub fn is_remote(&self) -> bool {
-        self.is_remote
-    }
-
-    /// Tells this meadow from every other one, however it is reached; `None` before [`Self::prove`].
-    pub fn id(&self) -> Option<MeadowId> {
-        self.id.get().copied()
     }
 
     /// The same meadow for work that must not be noticed: its requests come at most so often, however
@@ -247,6 +229,24 @@ impl Meadow {
     /// The rooted, counting store, for DataFusion and Parquet readers.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The same meadow, taken for one whose requests leave this machine.
+    pub fn as_remote(self) -> Self {
+        Self {
+            is_remote: true,
+            ..self
+        }
+    }
+
+    /// Whether requests leave this machine, so that parts of cells are worth keeping on its disk.
+    pub fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    /// Tells this meadow from every other one, however it is reached; `None` before [`Self::prove`].
+    pub fn id(&self) -> Option<MeadowId> {
+        self.id.get().copied()
     }
 
     /// The URI without anything secret, for messages.
