@@ -1,5 +1,6 @@
 //! What callers give with a statement and what they get.
 
+use crate::cache::CacheStatus;
 use apiary_engine::error::Result;
 use apiary_engine::settings::Backpressure;
 use apiary_engine::sql::Session;
@@ -94,7 +95,10 @@ pub struct NodeStatus {
     pub memory_bytes: u64,
     pub memory_per_bee_bytes: u64,
     pub target_cell_bytes: u64,
-    pub cache_bytes: u64,
+    /// Footers of cells in memory.
+    pub footer_bytes: u64,
+    /// Parts of cells on local disk; absent when there are none to be kept.
+    pub cache: Option<CacheStatus>,
     pub resident_bytes: u64,
     /// Results that wait in memory for their clients.
     pub results_bytes: u64,

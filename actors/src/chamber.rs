@@ -9,6 +9,7 @@ use crate::pool::ChamberPool;
 use crate::scratch::Scratch;
 use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::Division;
+use apiary_engine::cache::CellParts;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
@@ -40,7 +41,17 @@ pub(crate) struct Chambers {
 }
 
 impl Chambers {
-    pub(crate) fn new(host: &Host, settings: &Settings, division: Division) -> Result<Self> {
+    /// `parts`: where readers of cells look first.
+    pub(crate) fn new(
+        host: &Host,
+        settings: &Settings,
+        division: Division,
+        parts: Option<Arc<dyn CellParts>>,
+    ) -> Result<Self> {
+        let footer_bytes = match parts {
+            Some(_) => division.cache_with_disk().footer_bytes,
+            None => division.cache_bytes,
+        };
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let shared = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(
@@ -54,7 +65,7 @@ impl Chambers {
         Ok(Self {
             host: host.clone(),
             shared,
-            caches: Arc::new(Caches::new(division.cache_bytes as usize)),
+            caches: Arc::new(Caches::new(footer_bytes as usize, parts)),
             scratch_directory: settings.scratch_directory.clone(),
             scratch_bytes_max: settings.scratch_bytes_max,
             division,

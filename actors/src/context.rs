@@ -4,6 +4,7 @@
 
 use crate::bee::Facts;
 use crate::bees::BeesHandle;
+use crate::cache::CacheHandle;
 use crate::chamber::{Chamber, Chambers};
 use crate::forager::ForagerHandle;
 use crate::heartbeat::SwarmHandle;
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) planner: PlannerHandle,
     pub(crate) swarm: SwarmHandle,
     pub(crate) forager: ForagerHandle,
+    /// Parts of cells on local disk, where they are kept.
+    pub(crate) cache: Option<Arc<CacheHandle>>,
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) results: Arc<ResultsBudget>,
     /// Commits under way; each runs to its end, whatever becomes of who asked for it.

@@ -11,6 +11,7 @@
 //! that is published is never newer than what was seen.
 
 use crate::bees::BeesHandle;
+use crate::cache::{CacheHandle, View};
 use crate::chamber::Chambers;
 use crate::forager::ForagerHandle;
 use crate::mailbox::{Address, Alive, Census, Reply, remind, spawn_report};
@@ -87,6 +88,7 @@ pub(crate) struct Arguments {
     pub(crate) chambers: Arc<Chambers>,
     pub(crate) bees: BeesHandle,
     pub(crate) forager: ForagerHandle,
+    pub(crate) cache: Option<Arc<CacheHandle>>,
     pub(crate) view: watch::Sender<Arc<SwarmView>>,
     pub(crate) census: Census,
 }
@@ -413,6 +415,21 @@ pub(crate) async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(M
     Ok(Some((tag, beat)))
 }
 
+/// What lies on this node's disk. A cache that does not answer delays no beat.
+async fn cached(with: &Arguments) -> CacheSummary {
+    let Some(cache) = &with.cache else {
+        return CacheSummary::default();
+    };
+    let Ok(View { status, cells }) = cache.observe().await else {
+        return CacheSummary::default();
+    };
+    CacheSummary {
+        used_bytes: status.used_bytes,
+        capacity_bytes: status.limit_bytes,
+        cells,
+    }
+}
+
 /// Writes one beat; gives the time until the next.
 async fn write(with: Arguments, sequence: u64, is_busy: bool) -> Result<Duration> {
     let view = with.bees.observe().await?;
@@ -420,6 +437,7 @@ async fn write(with: Arguments, sequence: u64, is_busy: bool) -> Result<Duration
     claims.truncate(LISTED_COUNT_MAX);
     let division = with.chambers.division();
     let busy = view.bees.iter().filter(|bee| bee.state != "idle").count();
+    let cache = cached(&with).await;
     let reserved: u64 = view.bees.iter().map(|bee| bee.memory_used_bytes).sum();
     let next = if is_busy || !claims.is_empty() {
         BEAT_CLAIMS
@@ -446,11 +464,7 @@ async fn write(with: Arguments, sequence: u64, is_busy: bool) -> Result<Duration
         temperature: view.temperature,
         draining: false,
         claims,
-        cache: CacheSummary {
-            used_bytes: with.chambers.caches().used_bytes() as u64,
-            capacity_bytes: division.cache_bytes,
-            frames: Vec::new(),
-        },
+        cache,
     };
     let body = beat
         .to_bytes()

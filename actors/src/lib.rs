@@ -8,6 +8,7 @@
 mod answer;
 mod bee;
 mod bees;
+mod cache;
 mod chamber;
 mod commit;
 mod context;
@@ -40,5 +41,6 @@ pub use answer::{
     Answer, BeeStatus, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport,
 };
 pub use apiary_engine::behavior::membership::NodeState;
+pub use cache::CacheStatus;
 pub use node::{Node, Role};
 pub use swarm::{BeatFacts, RunningClaim, SwarmNode};

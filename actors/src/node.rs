@@ -6,6 +6,7 @@
 
 use crate::answer::{Answer, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport};
 use crate::bees::BeesHandle;
+use crate::cache;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
 use crate::context::Context;
@@ -14,7 +15,7 @@ use crate::planner::PlannerHandle;
 use crate::query::Job;
 use crate::read::{self, ReadJob};
 use crate::results::{Reader, ResultsBudget};
-use crate::root::Tree;
+use crate::root::{Ground, Tree};
 use crate::swarm::{self, SwarmNode};
 use crate::traced::actor_span;
 use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
@@ -112,15 +113,22 @@ impl Node {
             .memory_bytes
             .unwrap_or_else(|| host.machine.memory_bytes());
         let division = mason::plan_division(memory_bytes, bees);
-        let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
+        let cache = cache::plan(&host, &meadow, &settings, &division);
+        let parts = cache.as_ref().map(|cache| cache.handle.clone() as _);
+        let chambers = Arc::new(Chambers::new(&host, &settings, division, parts)?);
         let settings = Arc::new(settings);
         let started_at = host.clock.monotonic();
         let catalog = Catalog::new(host.clone(), meadow.clone()).with_settings(settings.clone());
         let catalog = Arc::new(catalog);
-        let tree = Tree::start(
-            node_id, &host, &meadow, &settings, &chambers, &catalog, role,
-        )
-        .await?;
+        let ground = Ground {
+            host: &host,
+            meadow: &meadow,
+            settings: &settings,
+            chambers: &chambers,
+            catalog: &catalog,
+            cache,
+        };
+        let tree = Tree::start(node_id, ground, role).await?;
         let context = Arc::new(Context {
             node_id,
             environment: tree.environment.clone(),
@@ -129,6 +137,7 @@ impl Node {
             planner: PlannerHandle::new(tree.planner.clone()),
             swarm: tree.swarm.clone(),
             forager: tree.forager.clone(),
+            cache: tree.cache.clone(),
             results: ResultsBudget::new(division.results_bytes),
             commits: TaskTracker::new(),
             chambers,
@@ -545,6 +554,12 @@ impl Node {
         }
     }
 
+    pub(crate) fn kill_cache(&self) {
+        if let Some(cache) = &self.inner.context.cache {
+            cache.kill();
+        }
+    }
+
     /// Kills what drives the running statements, and nothing else.
     pub(crate) fn kill_statements(&self) {
         if let Some(planner) = self.inner.tree.planner.instance() {
@@ -587,6 +602,10 @@ impl Inner {
         let planner = self.context.planner.observe().await?;
         let ledger = self.context.ledger.observe().await?;
         let division = self.context.chambers.division();
+        let cache = match &self.context.cache {
+            Some(cache) => Some(cache.observe().await?.status),
+            None => None,
+        };
         Ok(NodeStatus {
             node_id: self.node_id.to_string(),
             name: self.context.node_name(),
@@ -605,7 +624,8 @@ impl Inner {
             memory_bytes: division.memory_bytes,
             memory_per_bee_bytes: division.budget_per_bee_bytes,
             target_cell_bytes: self.target_cell_bytes,
-            cache_bytes: environment.caches.used_bytes() as u64,
+            footer_bytes: environment.caches.used_bytes() as u64,
+            cache,
             resident_bytes: bees.resident_bytes,
             results_bytes: self.context.results.held_bytes(),
             cached_snapshots: ledger.snapshots,

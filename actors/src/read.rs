@@ -253,7 +253,7 @@ pub(crate) async fn follow<T>(
                 return outcome;
             }
             _ = look.tick() => {
-                let done = scan_totals(&planned.plan)?.read_bytes;
+                let done = scan_totals(&planned.plan)?.got_bytes().min(total);
                 progress.bytes_done.store(done, Ordering::Relaxed);
             }
         }

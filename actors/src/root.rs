@@ -1,12 +1,13 @@
 //! The root supervisor: start order, restart policy, drain.
 //!
-//! Parent: none. Messages: `BeginStop`. Reads and writes no object. Start order: Ledger, Bees,
+//! Parent: none. Messages: `BeginStop`. Reads and writes no object. Start order: Ledger, Cache, Bees,
 //! Planner, Heartbeat, Forager, then for a resident node the Keeper; stop order is the reverse. A child that
 //! keeps ending ends the root, which ends all; every handle then answers that the node is stopped.
 //!
 //! Invariants: a tree that fails to start leaves no actor; after [`Tree::shutdown`] none is alive.
 
 use crate::bees::{self, Bees, BeesHandle};
+use crate::cache::{self, Cache, CacheHandle};
 use crate::chamber::Chambers;
 use crate::context::Context;
 use crate::forager::{self, Forager, ForagerHandle};
@@ -36,6 +37,8 @@ use tokio::sync::{Mutex, oneshot, watch};
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one actor may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a stop waits for parts of cells to be written: they can be fetched again.
+const CACHE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a stop waits for tasks that were aborted to be gone.
 const QUIET_DEADLINE: Duration = Duration::from_secs(5);
 const QUIET_POLL: Duration = Duration::from_millis(10);
@@ -113,6 +116,17 @@ impl Actor for Root {
     }
 }
 
+/// What a tree stands on.
+pub(crate) struct Ground<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) meadow: &'a Meadow,
+    pub(crate) settings: &'a Arc<Settings>,
+    pub(crate) chambers: &'a Arc<Chambers>,
+    pub(crate) catalog: &'a Arc<Catalog>,
+    /// Its handle is in the chambers.
+    pub(crate) cache: Option<cache::Planned>,
+}
+
 /// The running tree: its root and the addresses of its children.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -122,6 +136,7 @@ pub(crate) struct Tree {
     pub(crate) planner: Address<planner::Message>,
     pub(crate) swarm: SwarmHandle,
     pub(crate) forager: ForagerHandle,
+    pub(crate) cache: Option<Arc<CacheHandle>>,
     pub(crate) environment: Environment,
     pub(crate) census: Census,
     stopping: AtomicBool,
@@ -130,15 +145,15 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Starts all actors; on an error those that started are stopped again.
-    pub(crate) async fn start(
-        node_id: NodeId,
-        host: &Host,
-        meadow: &Meadow,
-        settings: &Arc<Settings>,
-        chambers: &Arc<Chambers>,
-        catalog: &Arc<Catalog>,
-        role: Role,
-    ) -> Result<Self> {
+    pub(crate) async fn start(node_id: NodeId, ground: Ground<'_>, role: Role) -> Result<Self> {
+        let Ground {
+            host,
+            meadow,
+            settings,
+            chambers,
+            catalog,
+            cache,
+        } = ground;
         let (census, node) = (Census::default(), node_id.short());
         let (ledger_child, ledger) = ledger_child(host, meadow, settings, &census);
         let (bees_child, bees) = bees_child(node.clone(), host, chambers, &census);
@@ -150,11 +165,20 @@ impl Tree {
         let (planner_child, planner) = Child::<Planner>::new("planner", REQUESTS_MAX, move || {
             (Planner, planner_arguments.clone())
         });
-        let mut children: Vec<Box<dyn Supervised>> = vec![
-            Box::new(ledger_child),
-            Box::new(bees_child),
-            Box::new(planner_child),
-        ];
+        let mut children: Vec<Box<dyn Supervised>> = vec![Box::new(ledger_child)];
+        let cache = cache.map(|planned| {
+            let cache::Planned {
+                publisher,
+                handle,
+                arguments,
+            } = planned;
+            let with = (arguments, census.clone());
+            let factory = move || (Cache, with.clone());
+            children.push(Box::new(Child::published("cache", publisher, factory)));
+            handle
+        });
+        children.push(Box::new(bees_child));
+        children.push(Box::new(planner_child));
         let is_resident = role == Role::Resident;
         let bees_handle = BeesHandle::new(bees.clone());
         // A commit or a snapshot is several storage requests, each with its own deadline.
@@ -184,6 +208,7 @@ impl Tree {
             chambers: chambers.clone(),
             bees: bees_handle.clone(),
             forager: forager.clone(),
+            cache: cache.clone(),
             view: view_sender,
             census: census.clone(),
         };
@@ -238,6 +263,7 @@ impl Tree {
             planner,
             swarm,
             forager,
+            cache,
             environment,
             census,
             stopping,
@@ -272,6 +298,11 @@ impl Tree {
         }
         if context.ledger.flush().await.is_err() {
             tracing::warn!("a commit or checkpoint was in flight when the node stopped");
+        }
+        if let Some(cache) = &self.cache
+            && !cache.farewell(CACHE_DEADLINE).await
+        {
+            tracing::debug!("some parts of cells were not kept: the disk is slow");
         }
         let said = self.swarm.farewell(STOP_DEADLINE).await;
         if let Err(error) = said {

@@ -24,6 +24,7 @@ use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, place, wo
 use apiary_engine::distributed::{self, Cut, CutStage, Inputs, Spread, is_lost_input, ready_plan};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
+use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
@@ -102,7 +103,7 @@ pub(crate) async fn begin(
     };
     let written = async {
         let swarm = context.swarm.refresh().await?;
-        let offer = offer(context, &swarm);
+        let offer = offer(context, &swarm).await;
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
@@ -127,14 +128,19 @@ pub(crate) async fn begin(
     }
 }
 
-fn offer(context: &Context, swarm: &SwarmView) -> Offer {
+async fn offer(context: &Context, swarm: &SwarmView) -> Offer {
     let division = context.chambers.division();
+    let cached = match &context.cache {
+        Some(cache) => cache.observe().await.unwrap_or_default().cells,
+        None => CachedCells::default(),
+    };
     let own = Worker {
         node: context.node_id,
         name: "this node".into(),
         bees: division.bees,
         idle_bees: division.bees,
         budget_bytes: division.budget_per_bee_bytes,
+        cached,
     };
     let unknown = swarm
         .members
@@ -266,28 +272,33 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
         let open = Worker {
             name: String::new(),
             bees: offer.open_bees,
+            cached: CachedCells::default(),
             ..places[0].clone()
         };
         places.push(open);
     }
-    let chosen = place(stage.tasks.len(), &places);
+    let cells = stage
+        .tasks
+        .iter()
+        .map(|task| sql::scanned_cells(&task.plan));
+    let cells: Vec<_> = cells.map(Result::unwrap_or_default).collect();
+    let chosen = place(&cells, &places);
     let tasks = stage
         .tasks
         .iter()
         .zip(plans)
         .zip(chosen)
         .map(|((task, plan), chosen)| {
-            let worker = offer.workers.get(chosen);
+            let worker = offer.workers.get(chosen.worker);
             let budget = offer.workers.iter().map(|worker| worker.budget_bytes).min();
             let budget = worker.map_or(budget, |worker| Some(worker.budget_bytes));
             let wanted = (task.scan_bytes / 2).max(BUDGET_BYTES_MIN);
             TaskPlan {
                 plan,
                 preferred: worker.map(|worker| worker.node),
-                reason: match worker {
-                    Some(worker) => format!("{} of {} bees idle", worker.idle_bees, worker.bees),
-                    None => "for whoever comes first".into(),
-                },
+                reason: worker.map_or("for whoever comes first".into(), |worker| {
+                    reason(worker, chosen.cached_bytes)
+                }),
                 memory_bytes: wanted.min(budget.unwrap_or(BUDGET_BYTES_MIN)),
                 scan_bytes: task.scan_bytes,
             }
@@ -297,6 +308,15 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
         inputs: stage.inputs,
         partitions: stage.partitions as u32,
         tasks: tasks.collect(),
+    }
+}
+
+/// Why a task is placed there.
+fn reason(worker: &Worker, cached_bytes: u64) -> String {
+    let (idle, bees) = (worker.idle_bees, worker.bees);
+    match cached_bytes {
+        0 => format!("{idle} of {bees} bees idle"),
+        cached => format!("{cached} bytes cached, {idle} of {bees} bees idle"),
     }
 }
 
@@ -311,7 +331,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         return Ok(Vec::new());
     }
     let job = explained_job(job, explained);
-    let offer = offer(context, context.swarm.refresh().await?.as_ref());
+    let offer = offer(context, context.swarm.refresh().await?.as_ref()).await;
     let is_alone = offer.workers.len() == 1 && offer.open_bees == 0;
     if distribute == Distribute::Auto && is_alone {
         return Ok(Vec::new());

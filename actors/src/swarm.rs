@@ -40,6 +40,8 @@ pub struct BeatFacts {
     pub temperature: f64,
     /// Reserved memory over the pool, 0..1.
     pub memory_pressure: f64,
+    /// Parts of cells on its disk.
+    pub cached_bytes: u64,
     pub next_beat_ms: u64,
     pub draining: bool,
     /// Tasks of other nodes' queries that it runs.
@@ -80,6 +82,7 @@ impl BeatFacts {
             idle_bees: beat.cores.saturating_sub(beat.load.bees_busy),
             temperature: beat.temperature,
             memory_pressure: beat.load.memory_pressure,
+            cached_bytes: beat.cache.used_bytes,
             next_beat_ms: beat.next_beat_ms,
             draining: beat.draining,
             claims: claims.collect(),

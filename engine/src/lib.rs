@@ -4,6 +4,7 @@
 //! the environment: clock, entropy, files and runtimes come through [`host::Host`].
 
 pub mod behavior;
+pub mod cache;
 pub mod catalog;
 pub mod cell;
 pub mod distributed;

@@ -69,6 +69,12 @@ pub struct Settings {
     pub scratch_directory: Option<PathBuf>,
     /// Most bytes of scratch that one chamber may use.
     pub scratch_bytes_max: u64,
+    /// Most bytes of cells that are kept on local disk, when the meadow is not on this machine; 0 for
+    /// none. The crate `apiary` takes a share of what is free when it is absent.
+    pub cache_bytes_max: Option<u64>,
+    /// Where; absent for nowhere. The crate `apiary` finds a place when it is absent, and leaves it
+    /// absent while another process has it.
+    pub cache_directory: Option<PathBuf>,
     /// Codec of new cells.
     pub codec: Codec,
     /// Whether commits and cells on a local meadow are synced before they are acknowledged.
@@ -108,6 +114,8 @@ impl Default for Settings {
             bees: None,
             scratch_directory: None,
             scratch_bytes_max: 100 << 30,
+            cache_bytes_max: None,
+            cache_directory: None,
             codec: Codec::default(),
             sync: true,
             row_group_rows_max: 256 * 1024,

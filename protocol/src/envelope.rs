@@ -16,6 +16,7 @@
 //! length is believed before it was compared with the bytes that are there, and the body is parsed
 //! only when the checksum is right.
 
+use crate::cache::UseOrder;
 use crate::format::{BUILD, FormatError};
 use crate::heartbeat::Heartbeat;
 use crate::query::{Bell, Claim, End, Failure, Output, QueryPlan};
@@ -125,6 +126,7 @@ fn kind_name(kind: u16) -> Option<&'static str> {
         known::<Failure>(),
         known::<End>(),
         known::<Bell>(),
+        known::<UseOrder>(),
     ];
     let found = kinds.iter().find(|(known, _)| *known == kind);
     found.map(|(_, name)| *name)

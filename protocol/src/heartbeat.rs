@@ -4,14 +4,15 @@
 //! multiples of `next_beat_ms`. What it says of load and claims is advice; nothing is committed on
 //! the strength of it.
 
+use crate::cache::CachedCells;
 use crate::envelope::{self, Body};
 use crate::format::FormatError;
-use crate::ids::{FrameId, NodeId, QueryId};
+use crate::ids::{NodeId, QueryId};
 use serde::{Deserialize, Serialize};
 
 /// Longest promise that is believed, in milliseconds.
 pub const NEXT_BEAT_MS_MAX: u64 = 600_000;
-/// Most claims, and most cached frames, that one heartbeat lists.
+/// Most claims that one heartbeat lists.
 pub const LISTED_COUNT_MAX: usize = 4096;
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -67,20 +68,13 @@ pub struct ClaimProgress {
     pub progress: u64,
 }
 
-/// What is cached here, for placement.
+/// What is cached here on disk, for placement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheSummary {
     pub used_bytes: u64,
     pub capacity_bytes: u64,
-    /// The frames with most cached bytes, largest first.
     #[serde(default)]
-    pub frames: Vec<CachedFrame>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CachedFrame {
-    pub frame: FrameId,
-    pub bytes: u64,
+    pub cells: CachedCells,
 }
 
 impl Body for Heartbeat {
@@ -119,8 +113,11 @@ impl Heartbeat {
         if !is_share(self.temperature) || !is_share(self.load.memory_pressure) {
             return fault("temperature and memory_pressure are in 0..1");
         }
-        if self.claims.len() > LISTED_COUNT_MAX || self.cache.frames.len() > LISTED_COUNT_MAX {
-            return fault("it lists more than 4096 claims or frames");
+        if self.claims.len() > LISTED_COUNT_MAX {
+            return fault("it lists more than 4096 claims");
+        }
+        if !self.cache.cells.is_sound() {
+            return fault("its cached cells are no list of at most 1024 cells");
         }
         if self.name.len() > TEXT_BYTES_MAX || self.build.len() > TEXT_BYTES_MAX {
             return fault("name and build have at most 256 bytes");
@@ -132,10 +129,14 @@ impl Heartbeat {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::cache::CellIdentity;
+    use crate::ids::MeadowId;
 
     const GOLDEN: &[u8] = include_bytes!("../tests-data/heartbeat-1.bin");
 
     pub(crate) fn example() -> Heartbeat {
+        let meadow = MeadowId::from_random([0x44; 16]);
+        let cell = CellIdentity::new(meadow, "a/b", 1 << 30, 0);
         Heartbeat {
             node: NodeId::from_random([0x22; 16]),
             name: "garden".into(),
@@ -163,10 +164,7 @@ pub(crate) mod tests {
             cache: CacheSummary {
                 used_bytes: 10,
                 capacity_bytes: 100,
-                frames: vec![CachedFrame {
-                    frame: FrameId::from_random([0x44; 16]),
-                    bytes: 10,
-                }],
+                cells: CachedCells::new([(cell.digest(), 3)]),
             },
         }
     }

@@ -4,6 +4,7 @@
 //! made from entropy that the caller brings, times are parameters.
 
 mod binary;
+pub mod cache;
 pub mod delta;
 pub mod envelope;
 pub mod format;

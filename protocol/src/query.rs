@@ -136,6 +136,13 @@ pub struct TaskFacts {
     pub duration_ms: u64,
     pub budget_bytes: u64,
     pub peak_bytes: u64,
+    /// What its node's cache gave: parts of cells, their bytes, reads that needed no request.
+    #[serde(default)]
+    pub cache_hits: u64,
+    #[serde(default)]
+    pub cached_bytes: u64,
+    #[serde(default)]
+    pub requests_saved: u64,
     pub spilled_bytes: u64,
     pub read_bytes: u64,
     pub requests: u64,

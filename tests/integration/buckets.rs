@@ -12,10 +12,15 @@ pub struct Bucket<'a> {
 }
 
 impl Bucket<'_> {
-    pub fn run(&self, arguments: &[&str]) -> Finished {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bench.command(["--storage", &self.uri]);
         command.args(arguments).stdin(Stdio::null());
-        Finished::of(command.envs(self.variables()).output())
+        command.envs(self.variables());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(self.command(arguments).output())
     }
 
     pub fn sql(&self, text: &str) -> String {

@@ -5,6 +5,7 @@ mod azure;
 mod bad_input;
 mod benchmarks;
 mod buckets;
+mod cache;
 mod commands;
 mod corruption;
 mod documentation;

@@ -3,7 +3,7 @@
 use crate::buckets::{Bucket, a_frame_lives_there, a_large_cell_lives_there};
 use apiary_tests::{BUCKET, BadLink, Bench, Server};
 
-fn bucket<'a>(server: &Server, bench: &'a Bench, name: &str) -> Bucket<'a> {
+pub fn bucket<'a>(server: &Server, bench: &'a Bench, name: &str) -> Bucket<'a> {
     bucket_at(&server.endpoint, bench, name)
 }
 
@@ -45,6 +45,8 @@ fn an_answer_that_breaks_again_and_again_is_read_on_from_where_it_broke() {
     let arguments = [
         "--set",
         "storage_deadline=10s",
+        "--set",
+        "cache=off",
         "sql",
         "--format",
         "csv",

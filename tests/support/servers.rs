@@ -22,6 +22,13 @@ impl Server {
         Self::start("s3_server.py", [BUCKET.as_ref()])
     }
 
+    /// The same, so many milliseconds away. [`Server::finish`] gives what it was asked: pairs of method
+    /// and path.
+    pub fn far_s3(latency_ms: u32) -> Self {
+        let latency = latency_ms.to_string();
+        Self::start("s3_server.py", [BUCKET.as_ref(), latency.as_ref()])
+    }
+
     /// Google's protocol, spoken by a server of our own.
     pub fn gcs() -> Self {
         Self::start("gcs_server.py", [BUCKET.as_ref()])

@@ -1,6 +1,7 @@
 //! Tests of the tree: a real node over a meadow in memory, on one thread with paused time.
 
 mod bees;
+mod cache;
 mod commits;
 mod creations;
 mod damage;
@@ -12,7 +13,7 @@ mod stalls;
 use crate::chamber::Chambers;
 use crate::mailbox::Census;
 use crate::node::{Node, Role};
-use crate::root::Tree;
+use crate::root::{Ground, Tree};
 use crate::{Answer, QueryOptions, WriteOptions};
 use apiary_engine::behavior::mason::plan_division;
 use apiary_engine::catalog::Catalog;
@@ -55,10 +56,18 @@ pub(crate) async fn tree_with(settings: Settings, role: Role) -> Result<(Host, T
     let (host, settings) = (testing::host(), Arc::new(settings));
     let meadow = memory_meadow(&host, &settings);
     let division = plan_division(512 << 20, bees);
-    let chambers = Arc::new(Chambers::new(&host, &settings, division)?);
+    let chambers = Arc::new(Chambers::new(&host, &settings, division, None)?);
     let id = NodeId::from_random([7; 16]);
     let catalog = Arc::new(Catalog::new(host.clone(), meadow.clone()));
-    let tree = Tree::start(id, &host, &meadow, &settings, &chambers, &catalog, role).await?;
+    let ground = Ground {
+        host: &host,
+        meadow: &meadow,
+        settings: &settings,
+        chambers: &chambers,
+        catalog: &catalog,
+        cache: None,
+    };
+    let tree = Tree::start(id, ground, role).await?;
     Ok((host, tree))
 }
 

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 fn chamber() -> crate::chamber::Chamber {
     let division = plan_division(256 << 20, 1);
     let chambers =
-        Chambers::new(&testing::host(), &Settings::default(), division).expect("chambers");
+        Chambers::new(&testing::host(), &Settings::default(), division, None).expect("chambers");
     chambers.open(1).expect("a chamber")
 }
 
@@ -165,8 +165,13 @@ async fn scratch_that_is_used_up_fails_the_task_and_says_which_setting() {
         scratch_bytes_max: 10_000,
         ..Settings::default()
     };
-    let chambers =
-        Chambers::new(&testing::host(), &settings, plan_division(256 << 20, 1)).expect("chambers");
+    let chambers = Chambers::new(
+        &testing::host(),
+        &settings,
+        plan_division(256 << 20, 1),
+        None,
+    )
+    .expect("chambers");
     let chamber = chambers.open(1).expect("a chamber");
     let (writer, _reader) = run_ahead(numbers_schema(), 1, ResultsBudget::new(1));
     let pushed =

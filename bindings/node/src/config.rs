@@ -25,6 +25,8 @@ enum Shape {
     Switch,
     /// Bytes: `268435456`, `256MiB`, `1.5 GB`.
     Size,
+    /// The same, or `off` for none.
+    SizeOrOff,
     /// Milliseconds: `1500ms`, `30s`, `5min`, `1h`; a bare number is milliseconds.
     Duration,
 }
@@ -95,6 +97,18 @@ const KEYS: &[Key] = &[
         Some("scratch_bytes_max"),
         Shape::Size,
         "most scratch of one task",
+    ),
+    key(
+        "cache",
+        Some("cache_bytes_max"),
+        Shape::SizeOrOff,
+        "most bytes of cells kept on local disk, or `off`",
+    ),
+    key(
+        "cache_directory",
+        Some("cache_directory"),
+        Shape::Text,
+        "where they are kept",
     ),
     key(
         "codec",
@@ -302,11 +316,10 @@ fn from_toml(file: &str, text: &str) -> Result<Layer> {
         let place = format!("settings file {file}");
         let value = match (key.shape, value) {
             (_, toml::Value::String(text)) => from_text(key, &text, &place)?,
-            (Shape::Count | Shape::Size | Shape::Duration, toml::Value::Integer(number))
-                if number >= 0 =>
-            {
-                Value::from(number)
-            }
+            (
+                Shape::Count | Shape::Size | Shape::SizeOrOff | Shape::Duration,
+                toml::Value::Integer(number),
+            ) if number >= 0 => Value::from(number),
             (Shape::Switch, toml::Value::Boolean(switch)) => Value::from(switch),
             (shape, value) => return refuse(wrong(key, &value.to_string(), &place, shape)),
         };
@@ -325,7 +338,8 @@ fn from_text(key: &Key, text: &str, place: &str) -> Result<Value> {
             "false" | "off" | "no" | "0" => Some(Value::from(false)),
             _ => None,
         },
-        Shape::Size => parse_size(text).map(Value::from),
+        Shape::SizeOrOff if text == "off" => Some(Value::from(0)),
+        Shape::Size | Shape::SizeOrOff => parse_size(text).map(Value::from),
         Shape::Duration => parse_duration_ms(text).map(Value::from),
     };
     value.ok_or_else(|| ConfigError(wrong(key, text, place, key.shape)))
@@ -337,6 +351,7 @@ fn wrong(key: &Key, text: &str, place: &str, shape: Shape) -> String {
         Shape::Count => "a whole number",
         Shape::Switch => "true or false",
         Shape::Size => "a size such as 256MiB",
+        Shape::SizeOrOff => "a size such as 4GiB, or off",
         Shape::Duration => "a duration such as 30s, 5min or 1500ms",
     };
     format!(
@@ -533,6 +548,19 @@ mod tests {
         assert_eq!(distance("memory", "memry"), 1);
         assert_eq!(distance("bees", "trees"), 2);
         assert_eq!(distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn a_cache_has_a_size_or_is_off() {
+        let cache = |text| load(None, variables(&[]), &flags(&[("cache", text)]));
+        let bytes = |text| cache(text).unwrap().settings.cache_bytes_max;
+        assert_eq!(bytes("4GiB"), Some(4 << 30));
+        assert_eq!(bytes("off"), Some(0));
+        let refused = cache("none").unwrap_err().to_string();
+        assert!(refused.contains("or off"), "{refused}");
+        let file = file("cache = \"off\"\n");
+        let config = load(Some(file.path()), variables(&[]), &[]).unwrap();
+        assert_eq!(config.settings.cache_bytes_max, Some(0));
     }
 
     #[test]

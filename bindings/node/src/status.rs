@@ -114,6 +114,14 @@ fn as_text(
         lines.len(),
         nodes.len()
     ));
+    if let Some(cache) = &node.cache {
+        text.push_str(&format!(
+            "cache     {} of {} in {}\n",
+            bytes(cache.used_bytes),
+            bytes(cache.limit_bytes),
+            cache.directory.display()
+        ));
+    }
     text + &swarm_table(nodes) + &frame_table(lines)
 }
 
@@ -127,8 +135,8 @@ fn swarm_table(nodes: &[SwarmNode]) -> String {
     let width = named.map(|name| name.chars().count()).max().unwrap_or(0);
     let width = width.max(4);
     let mut text = format!(
-        "\n{:<8} {:<width$} {:<7} {:>7} {:>7} {:>5} {:>6}  {}\n",
-        "node", "name", "state", "changed", "idle", "load", "memory", "build"
+        "\n{:<8} {:<width$} {:<7} {:>7} {:>7} {:>5} {:>6} {:>10}  {}\n",
+        "node", "name", "state", "changed", "idle", "load", "memory", "cached", "build"
     );
     for node in nodes {
         let (id, state) = (short(&node.node_id), word(node));
@@ -143,10 +151,11 @@ fn swarm_table(nodes: &[SwarmNode]) -> String {
         };
         let idle = format!("{} of {}", beat.idle_bees, beat.bees);
         text.push_str(&format!(
-            "{id:<8} {:<width$} {state:<7} {changed:>7} {idle:>7} {:>5.2} {:>5.0}%  {}\n",
+            "{id:<8} {:<width$} {state:<7} {changed:>7} {idle:>7} {:>5.2} {:>5.0}% {:>10}  {}\n",
             beat.name,
             beat.temperature,
             beat.memory_pressure * 100.0,
+            bytes(beat.cached_bytes),
             beat.build
         ));
         text.push_str(&claims(beat));

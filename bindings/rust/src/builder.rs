@@ -1,7 +1,7 @@
 //! Opening: settings in, a running node out.
 
 use crate::host;
-use crate::node::{Apiary, Inner};
+use crate::node::{Apiary, Grounds, Inner};
 use crate::runtime::OwnedRuntimes;
 use apiary_actors::{Node, Role};
 use apiary_engine::Result;
@@ -35,6 +35,24 @@ struct Ground {
     settings: Settings,
 }
 
+impl Ground {
+    /// Makes the directories of this process, and puts them into the settings.
+    fn directories(&mut self) -> Result<Grounds> {
+        let scratch = host::scratch(&self.settings, &self.host)?;
+        if let Some(scratch) = &scratch {
+            self.settings.scratch_directory = Some(scratch.directory().to_path_buf());
+        }
+        let cache = match self.meadow.is_remote() {
+            true => host::cache(&mut self.settings)?,
+            false => None,
+        };
+        Ok(Grounds {
+            _scratch: scratch,
+            _cache: cache,
+        })
+    }
+}
+
 impl Builder {
     pub(crate) fn new(uri: &str) -> Self {
         Self {
@@ -66,6 +84,20 @@ impl Builder {
     /// when it is missing.
     pub fn scratch_directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.scratch_directory = Some(path.into());
+        self
+    }
+
+    /// Most bytes of cells that are kept on local disk when the storage is not on this machine; 0 for
+    /// none. A quarter of what is free there, at most 16 GiB, when not given.
+    pub fn cache(mut self, bytes_max: u64) -> Self {
+        self.settings.cache_bytes_max = Some(bytes_max);
+        self
+    }
+
+    /// Where they are kept, from one process to the next and for one at a time; `~/.cache/apiary` when
+    /// not given.
+    pub fn cache_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.cache_directory = Some(path.into());
         self
     }
 
@@ -107,20 +139,18 @@ impl Builder {
     /// ours or damaged.
     pub async fn open(self) -> Result<Apiary> {
         let role = self.role;
+        let mut ground = self.ground()?;
+        let grounds = ground.directories()?;
         let Ground {
             runtimes,
             host,
             meadow,
-            mut settings,
-        } = self.ground()?;
-        let scratch = host::scratch(&settings, &host)?;
-        if let Some(scratch) = &scratch {
-            settings.scratch_directory = Some(scratch.directory().to_path_buf());
-        }
+            settings,
+        } = ground;
         let node = runtimes
             .inside(Node::start(host, meadow, settings, role))
             .await?;
-        Inner::new(node, runtimes, scratch)
+        Inner::new(node, runtimes, grounds)
     }
 
     /// [`Builder::open`] for a program without an executor.
@@ -129,19 +159,17 @@ impl Builder {
     /// When called inside an asynchronous context.
     pub fn open_blocking(self) -> Result<Apiary> {
         let role = self.role;
+        let mut ground = self.ground()?;
+        let grounds = ground.directories()?;
         let Ground {
             runtimes,
             host,
             meadow,
-            mut settings,
-        } = self.ground()?;
-        let scratch = host::scratch(&settings, &host)?;
-        if let Some(scratch) = &scratch {
-            settings.scratch_directory = Some(scratch.directory().to_path_buf());
-        }
+            settings,
+        } = ground;
         let control = runtimes.handles().control.clone();
         let node = control.block_on(Node::start(host, meadow, settings, role))?;
-        Inner::new(node, runtimes, scratch)
+        Inner::new(node, runtimes, grounds)
     }
 
     /// Reads one object of the storage and gives it as JSON: a commit, a checkpoint's footer, a

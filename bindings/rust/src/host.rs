@@ -4,11 +4,13 @@
 //! This is the one place of the crates below that reads the environment, the clock or the machine.
 //! What can be decided without them is a pure function over a file's content.
 
+mod cache;
 mod credentials;
 mod machine;
 mod scratch;
 mod threads;
 
+pub use cache::{CacheLock, cache};
 pub use machine::cores;
 pub use scratch::Scratch;
 pub use threads::thread_count as io_thread_count;

@@ -42,8 +42,8 @@ mod runtime;
 
 pub use answer::Answer;
 pub use apiary_actors::{
-    BeatFacts, BeeStatus, NodeState, NodeStatus, Progress, QueryOptions, Role, RunningClaim,
-    SwarmNode, WriteOptions, WriteReport,
+    BeatFacts, BeeStatus, CacheStatus, NodeState, NodeStatus, Progress, QueryOptions, Role,
+    RunningClaim, SwarmNode, WriteOptions, WriteReport,
 };
 pub use apiary_engine::behavior::placement::Distribute;
 pub use apiary_engine::settings::{Backpressure, Codec, Settings};

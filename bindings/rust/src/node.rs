@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::builder::Builder;
 use crate::frame::Frame;
-use crate::host::Scratch;
+use crate::host::{CacheLock, Scratch};
 use crate::namespace::{DropOptions, Hive};
 use crate::runtime::OwnedRuntimes;
 use apiary_actors::{Node, NodeStatus, QueryOptions, SwarmNode};
@@ -32,25 +32,28 @@ pub(crate) struct Inner {
     node: Node,
     session: Mutex<Session>,
     runtimes: OwnedRuntimes,
-    /// Goes last: until then somebody may spill.
-    _scratch: Option<Scratch>,
+    /// These go last: until then somebody may write there.
+    _grounds: Grounds,
+}
+
+/// Directories of this process on local disk.
+#[derive(Debug)]
+pub(crate) struct Grounds {
+    pub(crate) _scratch: Option<Scratch>,
+    pub(crate) _cache: Option<CacheLock>,
 }
 
 impl Inner {
     // Gives the handle and not itself: nobody else may own an `Inner`.
     #[allow(clippy::new_ret_no_self)]
-    pub(crate) fn new(
-        node: Node,
-        runtimes: OwnedRuntimes,
-        scratch: Option<Scratch>,
-    ) -> Result<Apiary> {
+    pub(crate) fn new(node: Node, runtimes: OwnedRuntimes, grounds: Grounds) -> Result<Apiary> {
         let session = Mutex::new(Session::new()?);
         Ok(Apiary {
             inner: Arc::new(Self {
                 node,
                 session,
                 runtimes,
-                _scratch: scratch,
+                _grounds: grounds,
             }),
         })
     }

@@ -29,7 +29,27 @@ pub struct Division {
     pub bees: usize,
 }
 
+/// How [`Division::cache_bytes`] are divided when parts of cells are on local disk, all in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheDivision {
+    pub footer_bytes: u64,
+    /// What is on disk.
+    pub index_bytes: u64,
+    /// What is going to be.
+    pub queue_bytes: u64,
+}
+
 impl Division {
+    /// Half for footers, a quarter each for what the disk needs.
+    pub fn cache_with_disk(&self) -> CacheDivision {
+        let quarter = self.cache_bytes / 4;
+        CacheDivision {
+            footer_bytes: self.cache_bytes - 2 * quarter,
+            index_bytes: quarter,
+            queue_bytes: quarter,
+        }
+    }
+
     /// The pools of all bees together.
     pub fn pool_bytes(&self) -> u64 {
         self.budget_per_bee_bytes.saturating_mul(self.bees as u64)
@@ -114,6 +134,17 @@ mod tests {
             let budget = plan_division(step * 16 * (1 << 20), 4).budget_per_bee_bytes;
             assert!(budget >= last);
             last = budget;
+        }
+    }
+
+    #[test]
+    fn a_cache_on_disk_takes_no_more_memory_than_one_without() {
+        for memory in [0, 256 << 20, GIB + 1, 64 * GIB] {
+            let division = plan_division(memory, 2);
+            let cache = division.cache_with_disk();
+            let sum = cache.footer_bytes + cache.index_bytes + cache.queue_bytes;
+            assert_eq!(sum, division.cache_bytes);
+            assert!(cache.queue_bytes >= 2 * apiary_protocol::cache::PART_BYTES);
         }
     }
 

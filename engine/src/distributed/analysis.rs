@@ -194,13 +194,15 @@ impl Analysed {
         };
         format!(
             "shared: {} stages of {} tasks on {} nodes, and the head on this node; tasks ran {} ms, \
-             read {} bytes in {} requests, wrote {} bytes, spilled {} bytes; {} attempts failed",
+             read {} bytes in {} requests, {} more from caches, wrote {} bytes, spilled {} bytes; {} \
+             attempts failed",
             self.stages.len(),
             self.keys().count(),
             nodes.len(),
             sum(|facts| facts.duration_ms),
             sum(|facts| facts.read_bytes),
             sum(|facts| facts.requests),
+            sum(|facts| facts.cached_bytes),
             sum(|facts| facts.bytes),
             sum(|facts| facts.spilled_bytes),
             execution.failures.len()
@@ -248,16 +250,26 @@ fn output_line(output: &Output, names: &BTreeMap<NodeId, String>) -> String {
         duration_ms,
         budget_bytes,
         peak_bytes,
+        cache_hits,
+        cached_bytes,
+        requests_saved,
         spilled_bytes,
         read_bytes,
         requests,
         path: _,
     } = output.facts;
     let place = place(output.node, &output.bee, names);
+    // Most meadows have no cache in front of them.
+    let cached = match cache_hits {
+        0 => String::new(),
+        hits => format!(
+            ", {cached_bytes} bytes in {hits} parts from its cache ({requests_saved} requests saved)"
+        ),
+    };
     format!(
         "task {} on {place}, attempt {}: waited {waited_ms} ms, {duration_ms} ms, {rows} rows, \
-         {bytes} bytes, read {read_bytes} bytes in {requests} requests, spilled {spilled_bytes} \
-         bytes, peak {peak_bytes} of {budget_bytes} bytes\n",
+         {bytes} bytes, read {read_bytes} bytes in {requests} requests{cached}, spilled \
+         {spilled_bytes} bytes, peak {peak_bytes} of {budget_bytes} bytes\n",
         output.key.task, output.attempt
     )
 }
@@ -324,6 +336,9 @@ mod tests {
             duration_ms: 12,
             budget_bytes: 500,
             peak_bytes: 400,
+            cache_hits: 3,
+            cached_bytes: 777,
+            requests_saved: 2,
             spilled_bytes: 7,
             read_bytes: 5_555,
             requests: 6,
@@ -369,7 +384,8 @@ mod tests {
              task 0 has no output\n\
              task 1 failed on garden ({short}) bee-2, attempt 1, try 2: 9 ms, budget 100 bytes: no room\n\
              task 1 on garden ({short}) bee-0, attempt 1: waited 3 ms, 12 ms, 97 rows, 1234 bytes, \
-             read 5555 bytes in 6 requests, spilled 7 bytes, peak 400 of 500 bytes\nShape\n"
+             read 5555 bytes in 6 requests, 777 bytes in 3 parts from its cache (2 requests saved), \
+             spilled 7 bytes, peak 400 of 500 bytes\nShape\n"
         );
         assert_eq!(rows[2], ("stage 1".to_string(), expected));
         assert!(rows[0].1.contains("1 attempts failed"), "{}", rows[0].1);

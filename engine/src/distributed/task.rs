@@ -4,7 +4,7 @@ use super::input::Inputs;
 use super::output::{Made, PartitionWriter, Sink, chunk_bytes};
 use crate::behavior::abandonment::{SpillingJoins, Strategy};
 use crate::error::{Error, Result};
-use crate::sql::{self, Environment};
+use crate::sql::{self, CacheTotals, Environment};
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::{Partition, TaskKey};
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -42,6 +42,8 @@ pub struct TaskJob {
 pub struct Finished {
     pub made: Made,
     pub rows: u64,
+    /// What the node's cache gave of the cells.
+    pub cached: CacheTotals,
     /// Of scans and of inputs together.
     pub read_bytes: u64,
     pub requests: u64,
@@ -92,7 +94,7 @@ pub async fn run_task(
             _ = look.tick() => {
                 let totals = sql::scan_totals(&plan)?;
                 let got_on = stored_rows.load(Ordering::Relaxed)
-                    + totals.read_bytes
+                    + totals.got_bytes()
                     + totals.spilled_bytes
                     + job.inputs.totals().0;
                 job.progress.store(got_on, Ordering::Relaxed);
@@ -112,6 +114,7 @@ pub async fn run_task(
     Ok(Finished {
         made: sink.finish(stored).await?,
         rows,
+        cached: totals.cached.unwrap_or_default(),
         read_bytes: totals.read_bytes + input_bytes,
         requests: totals.requests + input_requests,
         has_fetched: job.inputs.has_fetched(),

@@ -63,7 +63,7 @@ impl LiveRows {
         let rows = match cell.rows {
             Some(rows) => rows,
             None => {
-                let footer = self.readers.footer(key, cell.size_bytes()).await?;
+                let footer = self.readers.footer(&file.object_meta).await?;
                 u64::try_from(footer.file_metadata().num_rows()).unwrap_or(0)
             }
         };

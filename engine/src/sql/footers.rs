@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Bytes of footers that are kept in memory when nobody says how many.
 const FOOTERS_BYTES_MAX: usize = 64 << 20;
+/// What an entry takes besides its footer and its key, which is there twice.
+const ENTRY_BYTES: usize = 256;
 
 /// Footers by key, the least recently used one goes first.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl FooterCache {
     }
 
     pub fn put(&self, key: &Path, size_bytes: u64, known: &Known) {
-        let memory_bytes = known.memory_bytes();
+        let memory_bytes = known.memory_bytes() + 2 * key.as_ref().len() + ENTRY_BYTES;
         if memory_bytes > self.bytes_max / 4 {
             return;
         }

@@ -24,6 +24,7 @@ mod pruning;
 mod reader;
 mod scan;
 mod semi_joins;
+mod source;
 mod spilling;
 mod statements;
 mod types;
@@ -35,7 +36,7 @@ pub(crate) mod tests;
 pub(crate) use codec::encode_read;
 pub use codec::{FrameCodec, decode_plan, encode_plan};
 pub use dialect::parse;
-pub use explain::{ScanTotals, explain_rows, scan_totals};
+pub use explain::{CacheTotals, ScanTotals, explain_rows, scan_totals, scanned_cells};
 pub use insert::plan_insert;
 pub(crate) use plan::guarded;
 pub use plan::plan_query;
@@ -44,6 +45,7 @@ pub use spilling::spill_joins;
 pub use statements::run_catalog_statement;
 
 use crate::behavior::abandonment::SpillingJoins;
+use crate::cache::CellParts;
 use crate::catalog::{Catalog, FrameEntry};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -74,17 +76,20 @@ pub trait Snapshots: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Default)]
 pub struct Caches {
     footers: Arc<footers::FooterCache>,
+    parts: Option<Arc<dyn CellParts>>,
 }
 
 impl Caches {
-    /// Caches that hold at most `bytes_max` together.
-    pub fn new(bytes_max: usize) -> Self {
+    /// Footers of at most `footer_bytes_max` together in memory; parts of cells where somebody keeps
+    /// them.
+    pub fn new(footer_bytes_max: usize, parts: Option<Arc<dyn CellParts>>) -> Self {
         Self {
-            footers: Arc::new(footers::FooterCache::new(bytes_max)),
+            footers: Arc::new(footers::FooterCache::new(footer_bytes_max)),
+            parts,
         }
     }
 
-    /// Bytes that they hold now.
+    /// Bytes of memory that footers hold now.
     pub fn used_bytes(&self) -> usize {
         self.footers.used_bytes()
     }

@@ -4,10 +4,15 @@
 //! missing, has another size than the ledger says, or cannot be understood is an error that names
 //! it; it is never fewer rows.
 
+use super::Caches;
 use super::footers::{FooterCache, Known, without_float_bounds};
+use super::source::{Cached, Source};
+use crate::cache::CellParts;
 use crate::cell::checksums::Checksums;
 use crate::cell::nans::columns_without;
 use crate::error::Error;
+use crate::store::Meadow;
+use apiary_protocol::ids::MeadowId;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
@@ -15,7 +20,7 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore};
 use parking_lot::Mutex;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
@@ -37,6 +42,8 @@ const WHOLE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct CellReaders {
     store: Arc<dyn ObjectStore>,
     footers: Arc<FooterCache>,
+    /// Where parts of this meadow's cells are kept.
+    parts: Option<(MeadowId, Arc<dyn CellParts>)>,
     open: Arc<Mutex<OpenCells>>,
 }
 
@@ -50,11 +57,40 @@ struct OpenCells {
 }
 
 impl CellReaders {
-    pub fn new(store: Arc<dyn ObjectStore>, footers: Arc<FooterCache>) -> Self {
+    pub fn new(meadow: &Meadow, caches: &Caches) -> Self {
         Self {
-            store,
-            footers,
+            store: Arc::clone(meadow.object_store()),
+            footers: Arc::clone(&caches.footers),
+            parts: meadow.id().zip(caches.parts.clone()),
             open: Arc::default(),
+        }
+    }
+
+    pub fn has_cache(&self) -> bool {
+        self.parts.is_some()
+    }
+
+    fn reader(
+        &self,
+        cell: &ObjectMeta,
+        open: Option<Open>,
+        counter: impl Fn(&'static str) -> Count,
+    ) -> CellReader {
+        let source = Source {
+            store: Arc::clone(&self.store),
+            key: cell.location.clone(),
+            size_bytes: cell.size,
+            requests: counter("meadow_requests"),
+            read_bytes: counter("meadow_read_bytes"),
+        };
+        let parts = self.parts.as_ref();
+        CellReader {
+            cached: parts.map(|(meadow, parts)| Cached::new(parts, *meadow, cell, counter)),
+            source,
+            footers: Arc::clone(&self.footers),
+            whole: None,
+            checksums: None,
+            open,
         }
     }
 
@@ -68,18 +104,8 @@ impl CellReaders {
     }
 
     /// The footer of a cell, for what needs it before a scan begins.
-    pub async fn footer(&self, key: &Path, size_bytes: u64) -> Result<Arc<ParquetMetaData>, Error> {
-        let reader = CellReader {
-            store: Arc::clone(&self.store),
-            footers: Arc::clone(&self.footers),
-            key: key.clone(),
-            size_bytes,
-            whole: None,
-            checksums: None,
-            requests: Count::new(),
-            read_bytes: Count::new(),
-            open: None,
-        };
+    pub async fn footer(&self, cell: &ObjectMeta) -> Result<Arc<ParquetMetaData>, Error> {
+        let mut reader = self.reader(cell, None, |_| Count::new());
         reader.read_footer().await.map(|(known, _)| known.metadata)
     }
 }
@@ -92,10 +118,10 @@ impl ParquetFileReaderFactory for CellReaders {
         _metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
-        let key = file.object_meta.location;
+        let cell = file.object_meta;
         let open = Open {
             open: Arc::clone(&self.open),
-            key: (partition_index, key.clone()),
+            key: (partition_index, cell.location.clone()),
         };
         *open
             .open
@@ -104,17 +130,7 @@ impl ParquetFileReaderFactory for CellReaders {
             .entry(open.key.clone())
             .or_default() += 1;
         let counter = |name| MetricBuilder::new(metrics).counter(name, partition_index);
-        Ok(Box::new(CellReader {
-            store: Arc::clone(&self.store),
-            footers: Arc::clone(&self.footers),
-            key,
-            size_bytes: file.object_meta.size,
-            whole: None,
-            checksums: None,
-            requests: counter("meadow_requests"),
-            read_bytes: counter("meadow_read_bytes"),
-            open: Some(open),
-        }))
+        Ok(Box::new(self.reader(&cell, Some(open), counter)))
     }
 }
 
@@ -139,96 +155,74 @@ impl Drop for Open {
 }
 
 struct CellReader {
-    store: Arc<dyn ObjectStore>,
+    source: Source,
     footers: Arc<FooterCache>,
-    key: Path,
-    size_bytes: u64,
+    /// Until something that came out of it was not right.
+    cached: Option<Cached>,
     /// All of a small cell.
     whole: Option<Bytes>,
     /// Known once the footer is.
     checksums: Option<Arc<Checksums>>,
-    requests: Count,
-    read_bytes: Count,
     #[expect(dead_code, reason = "held for its drop")]
     open: Option<Open>,
 }
 
 impl CellReader {
     fn corrupt(&self, reason: impl ToString) -> Error {
-        Error::corrupt(self.key.as_ref(), reason)
+        self.source.corrupt(reason)
     }
 
-    /// What a failed request means: a cell that the ledger names must be there, as large as it says.
-    async fn explain(&self, error: object_store::Error) -> Error {
-        if let object_store::Error::NotFound { .. } = error {
-            return self.corrupt("the ledger names this cell and it does not exist");
+    /// Gives up what is cached of a cell that does not go together; true when what was read may have
+    /// come from there.
+    fn leaves_cache(&mut self, error: &Error) -> bool {
+        if !matches!(error, Error::Corrupt { .. }) {
+            return false;
         }
-        self.requests.add(1);
-        match self.store.head(&self.key).await {
-            Ok(meta) if meta.size != self.size_bytes => self.wrong_size(meta.size),
-            _ => Error::Store {
-                action: "reading",
-                key: self.key.to_string(),
-                source: error,
-            },
+        let Some(cached) = self.cached.take() else {
+            return false;
+        };
+        tracing::debug!(%error, "a cell is read again, past the cache");
+        cached.forget();
+        self.whole = None;
+        true
+    }
+
+    async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        match &self.cached {
+            Some(cached) => cached.read_ranges(&self.source, ranges).await,
+            None => self.source.read_ranges(ranges).await,
         }
     }
 
-    fn wrong_size(&self, found: u64) -> Error {
-        self.corrupt(format!(
-            "the ledger says {} bytes and it has {found}",
-            self.size_bytes
-        ))
-    }
-
-    async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let length = range.end.saturating_sub(range.start);
-        if range.end > self.size_bytes {
-            return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
-        }
-        self.requests.add(1);
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            ..GetOptions::default()
-        };
-        let result = match self.store.get_opts(&self.key, options).await {
-            Ok(result) => result,
-            Err(error) => return Err(self.explain(error).await),
-        };
-        if result.meta.size != self.size_bytes {
-            return Err(self.wrong_size(result.meta.size));
-        }
-        let bytes = match result.bytes().await {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(self.explain(error).await),
-        };
-        self.read_bytes.add(bytes.len());
-        if bytes.len() as u64 != length {
-            return Err(self.corrupt(format!("{} bytes came back for {length}", bytes.len())));
-        }
-        Ok(bytes)
+    async fn read_one(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let mut parts = self.read(&[range]).await?;
+        parts.pop().ok_or_else(|| self.corrupt("nothing came back"))
     }
 
     /// The footer, with the page index when that costs no further request; and the whole cell when it
     /// is small.
-    async fn read_footer(&self) -> Result<(Known, Option<Bytes>), Error> {
-        if let Some(known) = self.footers.get(&self.key, self.size_bytes) {
+    async fn read_footer(&mut self) -> Result<(Known, Option<Bytes>), Error> {
+        let (key, size_bytes) = (&self.source.key, self.source.size_bytes);
+        if let Some(known) = self.footers.get(key, size_bytes) {
             return Ok((known, None));
         }
-        if self.size_bytes == 0 {
-            return Err(match self.store.head(&self.key).await {
-                Ok(meta) if meta.size > 0 => self.wrong_size(meta.size),
-                Err(error) => self.explain(error).await,
-                Ok(_) => self.corrupt("it is empty"),
-            });
+        if size_bytes == 0 {
+            return Err(self.source.explain_empty().await);
         }
-        let tail = if self.size_bytes <= WHOLE_BYTES_MAX {
-            self.size_bytes
+        match self.try_read_footer(size_bytes).await {
+            Err(error) if self.leaves_cache(&error) => self.try_read_footer(size_bytes).await,
+            read => read,
+        }
+    }
+
+    async fn try_read_footer(&self, size_bytes: u64) -> Result<(Known, Option<Bytes>), Error> {
+        let tail = if size_bytes <= WHOLE_BYTES_MAX {
+            size_bytes
         } else {
             TAIL_BYTES
         };
-        let mut range = self.size_bytes - tail..self.size_bytes;
-        let mut bytes = self.read(range.clone()).await?;
+        let mut range = size_bytes - tail..size_bytes;
+        let mut bytes = self.read_one(range.clone()).await?;
         let metadata = loop {
             let mut decoder = self.decoder(PageIndexPolicy::Skip, &range, &bytes)?;
             match decoder.try_decode().map_err(|error| self.corrupt(error))? {
@@ -242,13 +236,13 @@ impl CellReader {
                     if start >= range.start {
                         return Err(self.corrupt("its footer asks for bytes beyond its end"));
                     }
-                    range = start..self.size_bytes;
-                    bytes = self.read(range.clone()).await?;
+                    range = start..size_bytes;
+                    bytes = self.read_one(range.clone()).await?;
                 }
                 DecodeResult::Finished => return Err(self.corrupt("it has no footer")),
             }
         };
-        let checksums = Checksums::read(&metadata, &bytes, self.size_bytes)
+        let checksums = Checksums::read(&metadata, &bytes, size_bytes)
             .map_err(|reason| self.corrupt(reason))?;
         if let Some(checksums) = &checksums {
             let index = checksums.index();
@@ -273,7 +267,7 @@ impl CellReader {
             metadata: Arc::new(metadata.map_err(|error| self.corrupt(error))?),
             checksums: checksums.map(Arc::new),
         };
-        self.footers.put(&self.key, self.size_bytes, &known);
+        self.footers.put(&self.source.key, size_bytes, &known);
         Ok((known, (range.start == 0).then_some(bytes)))
     }
 
@@ -290,7 +284,7 @@ impl CellReader {
         range: &Range<u64>,
         bytes: &Bytes,
     ) -> Result<ParquetMetaDataPushDecoder, Error> {
-        let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size_bytes)
+        let mut decoder = ParquetMetaDataPushDecoder::try_new(self.source.size_bytes)
             .map_err(|error| self.corrupt(error))?
             .with_page_index_policy(policy);
         decoder
@@ -301,6 +295,13 @@ impl CellReader {
 
     /// Reads ranges and, in cells of ours, checks them.
     async fn read_checked(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+        match self.try_read_checked(&ranges).await {
+            Err(error) if self.leaves_cache(&error) => self.try_read_checked(&ranges).await,
+            read => read,
+        }
+    }
+
+    async fn try_read_checked(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let Some(checksums) = self.checksums.clone() else {
             return self.read_many(ranges).await;
         };
@@ -308,7 +309,7 @@ impl CellReader {
         let widened: Option<Vec<Range<u64>>> = widened.collect();
         let widened =
             widened.ok_or_else(|| self.corrupt("its footer points outside its columns"))?;
-        let mut parts = self.read_many(widened.clone()).await?;
+        let mut parts = self.read_many(&widened).await?;
         for ((range, widened), bytes) in ranges.iter().zip(&widened).zip(&mut parts) {
             self.check(&checksums, widened, bytes)?;
             let offset = |at: u64| (at - widened.start) as usize;
@@ -320,38 +321,23 @@ impl CellReader {
         Ok(parts)
     }
 
-    async fn read_many(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
-        if self.whole.is_none() && self.size_bytes <= WHOLE_BYTES_MAX && ranges.len() > 1 {
-            self.whole = Some(self.read(0..self.size_bytes).await?);
+    async fn read_many(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let size_bytes = self.source.size_bytes;
+        if self.whole.is_none() && size_bytes <= WHOLE_BYTES_MAX && ranges.len() > 1 {
+            self.whole = Some(self.read_one(0..size_bytes).await?);
         }
-        if let Some(whole) = &self.whole {
-            let slice = |range: &Range<u64>| {
-                let (start, end) = (
-                    usize::try_from(range.start).ok()?,
-                    usize::try_from(range.end).ok()?,
-                );
-                (start <= end && end <= whole.len()).then(|| whole.slice(start..end))
-            };
-            let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
-            return slices.ok_or_else(|| self.corrupt("its footer points beyond its end"));
-        }
-        if let Some(range) = ranges
-            .iter()
-            .find(|range| range.start > range.end || range.end > self.size_bytes)
-        {
-            return Err(self.corrupt(format!("its footer points at bytes {range:?}")));
-        }
-        if let [range] = ranges.as_slice() {
-            return Ok(vec![self.read(range.clone()).await?]);
-        }
-        self.requests.add(1);
-        match self.store.get_ranges(&self.key, &ranges).await {
-            Ok(parts) => {
-                self.read_bytes.add(parts.iter().map(Bytes::len).sum());
-                Ok(parts)
-            }
-            Err(error) => Err(self.explain(error).await),
-        }
+        let Some(whole) = &self.whole else {
+            return self.read(ranges).await;
+        };
+        let slice = |range: &Range<u64>| {
+            let (start, end) = (
+                usize::try_from(range.start).ok()?,
+                usize::try_from(range.end).ok()?,
+            );
+            (start <= end && end <= whole.len()).then(|| whole.slice(start..end))
+        };
+        let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
+        slices.ok_or_else(|| self.corrupt("its footer points beyond its end"))
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Cell};
 use crate::store::Meadow;
+use apiary_protocol::cache::CellIdentity;
 use apiary_protocol::keys;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
@@ -125,10 +126,7 @@ impl FrameScanExec {
         meadow: &Meadow,
         caches: &Caches,
     ) -> Self {
-        let readers = CellReaders::new(
-            Arc::clone(meadow.object_store()),
-            Arc::clone(&caches.footers),
-        );
+        let readers = CellReaders::new(meadow, caches);
         Self {
             properties: properties(&template, partitions.len()),
             identity,
@@ -198,6 +196,34 @@ impl FrameScanExec {
     fn has_deletions(&self) -> bool {
         let mut cells = self.cells.iter();
         cells.any(|cell| cell.deletion_vector().is_some())
+    }
+
+    /// Whether its readers look into a cache of the node first.
+    pub fn has_cache(&self) -> bool {
+        self.readers.has_cache()
+    }
+
+    /// The cells that it reads, with the bytes of each and as many of them as are its to read.
+    pub fn cells_to_read(&self) -> Vec<(CellIdentity, u64)> {
+        let Some(meadow) = self.meadow.id() else {
+            return Vec::new();
+        };
+        let mut bytes: BTreeMap<u32, u64> = BTreeMap::new();
+        for piece in self.partitions.iter().flatten() {
+            let size = self.cells.get(piece.cell as usize);
+            let (start, end) = piece
+                .range
+                .unwrap_or((0, size.map_or(0, |cell| cell.size_bytes())));
+            *bytes.entry(piece.cell).or_default() += end.saturating_sub(start);
+        }
+        let cells = bytes.into_iter().filter_map(|(index, bytes)| {
+            let cell = self.cells.get(index as usize)?;
+            let key = cell_key(&self.identity.location, cell.add_path()).ok()?;
+            let modified_ms = modified_at(cell).timestamp_millis();
+            let identity = CellIdentity::new(meadow, key.as_ref(), cell.size_bytes(), modified_ms);
+            Some((identity, bytes))
+        });
+        cells.collect()
     }
 
     /// Cells that are left after pruning.
@@ -322,7 +348,7 @@ fn cell_key(location: &str, path: &str) -> Result<Path> {
     Path::parse(key).map_err(|error| Error::corrupt(location, error))
 }
 
-fn modified_at(cell: &Cell) -> DateTime<Utc> {
+pub(super) fn modified_at(cell: &Cell) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(cell.modification_time).unwrap_or_default()
 }
 

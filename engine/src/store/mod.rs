@@ -24,6 +24,7 @@ mod upload;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::settings::Settings;
+use apiary_protocol::ids::MeadowId;
 use body::{Body, Read};
 use bytes::Bytes;
 use local::{LocalFailure, LocalStore};
@@ -41,7 +42,7 @@ use rooted::{Counters, Rooted};
 use speed::Speed;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
@@ -120,6 +121,10 @@ pub struct Meadow {
     host: Host,
     /// Set for a directory: its staging is swept.
     local: Option<LocalStore>,
+    /// Whether requests leave this machine.
+    is_remote: bool,
+    /// Known once it was proved.
+    id: Arc<OnceLock<MeadowId>>,
     /// See [`Settings::sweep_age`].
     sweep_age: Duration,
     /// Set when whoever holds this one must not make many requests at once.
@@ -160,7 +165,7 @@ impl Meadow {
                 };
                 let scheme = uri.split("://").next().unwrap_or_default();
                 let label = format!("{scheme}://{}/{}", bucket.name, bucket.prefix);
-                Ok(Self::assemble(rooted, label, host, settings, None))
+                Ok(Self::assemble(rooted, label, host, settings, None).as_remote())
             }
         }
     }
@@ -191,6 +196,8 @@ impl Meadow {
             label: label.into(),
             host: host.clone(),
             local,
+            is_remote: false,
+            id: Arc::default(),
             sweep_age: settings.sweep_age(),
             pace: None,
             speed: Arc::default(),
@@ -231,6 +238,24 @@ impl Meadow {
     /// The rooted, counting store, for DataFusion and Parquet readers.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The same meadow, taken for one whose requests leave this machine.
+    pub fn as_remote(self) -> Self {
+        Self {
+            is_remote: true,
+            ..self
+        }
+    }
+
+    /// Whether requests leave this machine, so that parts of cells are worth keeping on its disk.
+    pub fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    /// Tells this meadow from every other one, however it is reached; `None` before [`Self::prove`].
+    pub fn id(&self) -> Option<MeadowId> {
+        self.id.get().copied()
     }
 
     /// The URI without anything secret, for messages.

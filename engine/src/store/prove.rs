@@ -21,25 +21,25 @@ impl Meadow {
     /// The time by the store comes with it, since something was just written.
     pub async fn prove(&self) -> Result<StoreTime> {
         let found = self.get(keys::MANIFEST).await?;
-        if let Some(bytes) = &found {
-            check_manifest(bytes)?;
-        }
+        let found = found.as_deref().map(read_manifest).transpose()?;
         let time = self.prove_conditions().await?;
-        if found.is_none() {
-            self.make_manifest().await?;
-        }
+        let id = match found {
+            Some(id) => id,
+            None => self.make_manifest().await?,
+        };
+        self.id.get_or_init(|| id);
         self.sweep_staging().await?;
         Ok(time)
     }
 
-    async fn make_manifest(&self) -> Result<()> {
+    async fn make_manifest(&self) -> Result<MeadowId> {
         let id = MeadowId::from_random(self.host.entropy.bytes());
         let body = Manifest { id }
             .to_bytes()
             .map_err(|error| Error::Bug(error.to_string()))?;
         match self.create(keys::MANIFEST, body.into()).await? {
-            Created::Ours => Ok(()),
-            Created::Theirs(bytes) => check_manifest(&bytes),
+            Created::Ours => Ok(id),
+            Created::Theirs(bytes) => read_manifest(&bytes),
         }
     }
 
@@ -110,9 +110,9 @@ impl Meadow {
 }
 
 /// A newer format is another build's business: nothing may be written to such a meadow.
-fn check_manifest(bytes: &[u8]) -> Result<()> {
+fn read_manifest(bytes: &[u8]) -> Result<MeadowId> {
     match Manifest::from_bytes(bytes) {
-        Ok(_) => Ok(()),
+        Ok(manifest) => Ok(manifest.id),
         Err(error) if error.is_too_new() => {
             Err(Error::rejected(format!("{}: {error}", keys::MANIFEST)))
         }

@@ -31,6 +31,8 @@ pub enum Fault {
     Denied,
     /// The answer of a get breaks off in the middle.
     Broken,
+    /// A bit in the middle of the answer of a get is another.
+    Flipped,
     /// The object of a get claims to have two gigabytes.
     Huge,
 }
@@ -152,6 +154,22 @@ async fn broken(result: GetResult, path: &Path) -> Result<GetResult> {
     })
 }
 
+async fn flipped(result: GetResult) -> Result<GetResult> {
+    let (meta, range) = (result.meta.clone(), result.range.clone());
+    let attributes = result.attributes.clone();
+    let mut bytes = result.bytes().await?.to_vec();
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+    Ok(GetResult {
+        payload: GetResultPayload::Stream(futures::stream::iter([Ok(bytes.into())]).boxed()),
+        meta,
+        range,
+        attributes,
+    })
+}
+
 impl<F> fmt::Display for FaultyStore<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "faulty({})", self.inner)
@@ -202,6 +220,7 @@ impl<F: Faults> ObjectStore for FaultyStore<F> {
         match self.faults.on_get(location) {
             Fault::None => self.inner.get_opts(location, options).await,
             Fault::Broken => broken(self.inner.get_opts(location, options).await?, location).await,
+            Fault::Flipped => flipped(self.inner.get_opts(location, options).await?).await,
             Fault::Huge => {
                 let mut result = self.inner.get_opts(location, options).await?;
                 result.meta.size = 2 << 30;

@@ -1,5 +1,5 @@
 //! Three nodes on one object store that errs before and after the effect, loses replies, refuses
-//! creates with nothing written and throttles; nodes crash and come back. Then the faults stop, all
+//! creates with nothing written and throttles; computers lose power and come back. Then the faults stop, all
 //! writers must finish, and every write must be in the frame exactly once. At the end one node lives on
 //! until everything that crashes left is swept.
 
@@ -60,6 +60,10 @@ pub fn run(world: &mut World) -> Result<(), String> {
         if let Some(running) = places[victim].running.take() {
             world.crash(running);
         }
+        // What it had cached was never synced.
+        let disk = &places[victim].computer.disk;
+        disk.cut_now();
+        disk.power_cut(&mut world.rng);
         places[victim].start(world, &model, deadline_ms)?;
     }
     step(world, &mut places, Duration::from_secs(20))?;
@@ -132,7 +136,7 @@ impl Place {
         self.life = Some(running.spawn(async move {
             let started =
                 start_despite_faults(&store, &host, settings(deadline_ms), &trace).await?;
-            let watch = client::watch(started.clone(), model, trace, rng, None);
+            let watch = client::watch(started.clone(), model, trace.clone(), rng, None);
             let watcher = AbortOnDropHandle::new(tokio::spawn(watch));
             let writing = try_join_all(writers.iter().map(|writer| async {
                 // A crash drops this future and with it the lock; the writer keeps its place.
@@ -146,6 +150,8 @@ impl Place {
                 Either::Left((written, _)) => written.map_err(|error| error.to_string())?,
                 Either::Right((violation, _)) => return Err(violation),
             };
+            let counted = node::count_cache(&started, &trace).await;
+            counted.map_err(|error| error.to_string())?;
             started.shutdown().await.map_err(|error| error.to_string())
         }));
         self.running = Some(running);

@@ -19,6 +19,10 @@ use std::time::Duration;
 
 /// Where the meadow lies on a simulated disk.
 const MEADOW_DIRECTORY: &str = "/meadow";
+/// Where parts of cells of a meadow elsewhere lie on it.
+const CACHE_DIRECTORY: &str = "/cache";
+/// About thirty of the small cells that are written there.
+const CACHE_BYTES_MAX: u64 = 128 << 10;
 
 const SWEEP_AGE: Duration = Duration::from_secs(2 * 3_600);
 /// Time for the looks that everything in these scenarios takes: each kill may leave a mark, and the
@@ -57,11 +61,29 @@ pub async fn start_on_disk(host: &Host, settings: Settings) -> Result<Node> {
     Node::start(host.clone(), meadow, settings, Role::Resident).await
 }
 
-/// A node whose meadow is the world's object store.
+/// A node whose meadow is the world's object store, with a cache on its computer's disk that is too
+/// small for all.
 pub async fn start_on_store(store: &SimStore, host: &Host, settings: Settings) -> Result<Node> {
     let view = store.view(&host.machine.host_name());
-    let meadow = Meadow::over(view, "memory://simulated", host, &settings);
+    let meadow = Meadow::over(view, "memory://simulated", host, &settings).as_remote();
+    // It is there from the last start, unless the power was cut.
+    let _ = host.files.make_directory(Path::new(CACHE_DIRECTORY));
+    let settings = Settings {
+        cache_directory: Some(CACHE_DIRECTORY.into()),
+        cache_bytes_max: Some(CACHE_BYTES_MAX),
+        ..settings
+    };
     Node::start(host.clone(), meadow, settings, Role::Resident).await
+}
+
+/// What the cache of a node did, for the summary.
+pub async fn count_cache(node: &Node, trace: &Trace) -> Result<()> {
+    if let Some(cache) = node.status().await?.cache {
+        trace.count("cached_parts_read", cache.hits);
+        trace.count("cached_parts_evicted", cache.evicted);
+        trace.count("cached_parts_damaged", cache.damaged);
+    }
+    Ok(())
 }
 
 /// All objects of a meadow on a disk, by key.
