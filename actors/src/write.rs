@@ -257,6 +257,7 @@ fn write_spec(context: &Context, target: &Target) -> WriteSpec {
         row_group_rows_max: settings.row_group_rows_max,
         max_partitions: settings.max_partitions,
         rows_before: 0,
+        query: None,
     }
 }
 

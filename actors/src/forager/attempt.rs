@@ -228,10 +228,7 @@ async fn commit_rows(
         read_bytes: finished.read_bytes,
         requests: finished.requests,
     };
-    let outcome = Outcome::Rows {
-        apart: made.apart,
-        partitions: made.partitions.clone(),
-    };
+    let outcome = made.outcome.clone();
     let output = output(with, job, made.id, facts_of_task, outcome);
     let output = Output {
         bee: facts.bee.clone(),

@@ -64,6 +64,7 @@ impl StoredOutput {
     fn chunks(&self, partition: usize) -> Result<Vec<Chunk>> {
         match &self.output.outcome {
             Outcome::Failed(error) => Err(super::local_error(error)),
+            Outcome::Cells(_) => Err(Error::corrupt(&self.key, "it is of cells and not of rows")),
             Outcome::Rows { partitions, .. } => match partitions.get(partition) {
                 Some(found) => Ok(found.chunks.clone()),
                 None => Err(Error::corrupt(
@@ -276,4 +277,20 @@ fn decode(key: &str, bytes: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch
     }
     decoder.finish().map_err(corrupt)?;
     Ok(batches)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An output as if it had been read.
+    pub(in super::super) fn stored(output: Output) -> Arc<StoredOutput> {
+        Arc::new(StoredOutput {
+            output,
+            key: String::new(),
+            head: Bytes::new(),
+            data_at: 0,
+            data_key: String::new(),
+        })
+    }
 }

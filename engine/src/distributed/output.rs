@@ -2,22 +2,23 @@
 //!
 //! Chunks wait in memory until the task ends, and go in front of nobody: a small output is one object.
 //! When there are too many bytes for that, they stream to an object of their own under a name that
-//! only this attempt has, and the output is a small index over it. An attempt that loses deletes what
-//! it uploaded.
+//! only this attempt has, and the output is a small index over it. Of a write the output is the list of
+//! cells that its attempt put into the frame. An attempt that loses deletes what it uploaded.
 
 use super::input::{OUTPUT_HEADER_BYTES, OUTPUT_MAGIC};
-use crate::cell::Upload;
+use crate::cell::{Unnamed, Upload};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::{Created, Meadow};
 use apiary_protocol::ids::{AttemptId, QueryId};
 use apiary_protocol::keys;
-use apiary_protocol::query::{Chunk, Failure, Output, Partition, TaskKey};
+use apiary_protocol::query::{Cells, Chunk, Failure, Outcome, Output, Partition, TaskKey};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
+use object_store::path::Path;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -40,11 +41,31 @@ pub(super) fn chunk_bytes(budget_bytes: u64, partitions: usize) -> usize {
 #[derive(Debug)]
 pub struct Made {
     pub id: AttemptId,
-    pub partitions: Vec<Partition>,
-    /// The chunks, when they are not apart.
+    pub outcome: Outcome,
+    /// The chunks of rows, when they are not apart.
     chunks: Vec<Bytes>,
-    pub apart: bool,
+    /// Of all chunks, or of all cells.
     pub bytes: u64,
+    /// The cells, deleted when they become no output.
+    cells: Option<Unnamed>,
+}
+
+impl Made {
+    /// What a task of a write made.
+    pub(super) fn of_cells(host: &Host, cells: Cells, owned: Unnamed) -> Self {
+        Self {
+            id: AttemptId::from_random(host.entropy.bytes()),
+            bytes: cells.bytes,
+            outcome: Outcome::Cells(cells),
+            chunks: Vec::new(),
+            cells: Some(owned),
+        }
+    }
+
+    /// Whether it is cells, which stay in the frame's location: nothing under the query's prefix.
+    pub fn is_cells(&self) -> bool {
+        self.cells.is_some()
+    }
 }
 
 /// Where the chunks of all partitions go.
@@ -116,10 +137,10 @@ impl Sink {
         }
         Ok(Made {
             id: self.id,
-            partitions,
+            outcome: Outcome::Rows { apart, partitions },
             chunks: state.waiting,
-            apart,
             bytes: state.bytes,
+            cells: None,
         })
     }
 }
@@ -188,14 +209,41 @@ fn unwritable(error: arrow::error::ArrowError) -> Error {
 }
 
 /// Commits an output. True when it is ours; false when the task has one already, and what this attempt
-/// uploaded is gone again.
+/// uploaded is gone again. Cells are durable before an output names them, and then the coordinator's.
+/// To be run to its end: of a create that is left alone nobody knows whose the cells are.
 pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>) -> Result<bool> {
+    let (chunks, cells) = made.map_or((Vec::new(), None), |made| (made.chunks, made.cells));
+    let body = body(output, &chunks)?;
+    let key = keys::query_output(output.query, output.key);
+    let cells = cells.map_or(Vec::new(), Unnamed::hand_over);
+    let named = cells.iter().map(|key| Path::parse(key));
+    let named = named
+        .collect::<std::result::Result<Vec<Path>, _>>()
+        .map_err(|error| Error::Bug(format!("a cell of an output: {error}")))?;
+    let created = meadow.create_naming(&key, body, named).await;
+    let lost = !matches!(
+        created,
+        Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
+    );
+    let apart = matches!(output.outcome, Outcome::Rows { apart: true, .. });
+    if lost && apart {
+        let data = keys::query_data(output.query, output.key, output.id);
+        if let Err(error) = meadow.delete(&data).await {
+            tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
+        }
+    }
+    if lost && !cells.is_empty() {
+        drop(meadow.discard(async {}, cells).await);
+    }
+    Ok(created? == Created::Ours)
+}
+
+fn body(output: &Output, chunks: &[Bytes]) -> Result<Bytes> {
     let envelope = output
         .to_bytes()
         .map_err(|error| Error::Bug(format!("an output: {error}")))?;
     let length = u32::try_from(envelope.len())
         .map_err(|_| Error::Bug("an output with an index of 4 GiB".into()))?;
-    let chunks = made.as_ref().map_or(&[][..], |made| made.chunks.as_slice());
     let data_bytes: usize = chunks.iter().map(Bytes::len).sum();
     let mut body = Vec::with_capacity(OUTPUT_HEADER_BYTES + envelope.len() + data_bytes);
     body.extend_from_slice(OUTPUT_MAGIC);
@@ -204,19 +252,7 @@ pub async fn commit_output(meadow: &Meadow, output: &Output, made: Option<Made>)
     chunks
         .iter()
         .for_each(|chunk| body.extend_from_slice(chunk));
-    let key = keys::query_output(output.query, output.key);
-    let created = meadow.create(&key, Bytes::from(body)).await;
-    let lost = !matches!(
-        created,
-        Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
-    );
-    if lost && made.is_some_and(|made| made.apart) {
-        let data = keys::query_data(output.query, output.key, output.id);
-        if let Err(error) = meadow.delete(&data).await {
-            tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
-        }
-    }
-    Ok(created? == Created::Ours)
+    Ok(Bytes::from(body))
 }
 
 /// Leaves the record of a failed attempt.

@@ -8,6 +8,7 @@
 mod body;
 mod cloud;
 mod create;
+mod discard;
 mod local;
 mod open;
 mod pace;
@@ -41,6 +42,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
 /// read by ranges.
@@ -122,6 +124,8 @@ pub struct Meadow {
     sweep_age: Duration,
     /// Set when whoever holds this one must not make many requests at once.
     pace: Option<Arc<Pace>>,
+    /// See [`Meadow::aside`].
+    aside: TaskTracker,
 }
 
 impl Meadow {
@@ -190,6 +194,7 @@ impl Meadow {
             local,
             sweep_age: settings.sweep_age(),
             pace: None,
+            aside: TaskTracker::new(),
         }
     }
 
