@@ -70,6 +70,7 @@ pub(crate) struct Making {
     aside: Aside,
     kept: AtomicBool,
     is_made: AtomicBool,
+    is_shared: AtomicBool,
 }
 
 impl Making {
@@ -81,6 +82,7 @@ impl Making {
             aside: Aside::of(context),
             kept: AtomicBool::new(false),
             is_made: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
         });
         making.catalog.begin_making(new).await?;
         Ok(making)
@@ -89,15 +91,23 @@ impl Making {
     fn keep(&self, kept: bool) {
         self.kept.store(kept, Ordering::SeqCst);
     }
+
+    /// Other nodes put cells there too. One that is killed leaves some that nobody here knows of, so
+    /// unless the frame is made, which leads to them as well, the mark stays for the Keeper.
+    pub(crate) fn share(&self) {
+        self.is_shared.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
-        if self.kept.load(Ordering::SeqCst) {
+        let is_made = self.is_made.load(Ordering::SeqCst);
+        let is_shared = self.is_shared.load(Ordering::SeqCst) && !is_made;
+        if self.kept.load(Ordering::SeqCst) || is_shared {
             return;
         }
         let (catalog, id, location) = (self.catalog.clone(), self.id, self.location.clone());
-        let discarded = (!self.is_made.load(Ordering::SeqCst)).then_some(location);
+        let discarded = (!is_made).then_some(location);
         self.aside.spawn(async move {
             if let Err(error) = catalog.end_making(id, discarded.as_deref()).await {
                 tracing::warn!(%id, %error, "the mark of a frame in the making was not taken back");

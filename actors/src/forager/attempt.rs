@@ -5,6 +5,7 @@
 
 use super::Arguments;
 use super::handle::Known;
+use super::requests::is_over;
 use crate::bee::Facts;
 use crate::bees::TaskEnd;
 use apiary_engine::behavior::abandonment::{
@@ -102,8 +103,7 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
     loop {
         let (error, facts) = match try_once(with, job, strategy).await {
             TaskEnd::Done((finished, waited), facts) => {
-                commit_rows(with, job, finished, &facts, waited).await?;
-                return Ok(AttemptEnd::Committed);
+                return commit_made(with, job, finished, &facts, waited).await;
             }
             TaskEnd::Failed(error, facts) => (Some(error), facts),
             TaskEnd::Lost => (None, Facts::default()),
@@ -209,13 +209,13 @@ async fn try_once(
     with.bees.run(label, bees, bees, work).await
 }
 
-async fn commit_rows(
+async fn commit_made(
     with: &Arguments,
     job: &AttemptJob,
     finished: Finished,
     facts: &Facts,
     waited: Duration,
-) -> Result<()> {
+) -> Result<AttemptEnd> {
     let made = finished.made;
     let facts_of_task = TaskFacts {
         rows: finished.rows,
@@ -234,9 +234,22 @@ async fn commit_rows(
         bee: facts.bee.clone(),
         ..output
     };
-    commit_output(&with.environment.meadow, &output, Some(made))
-        .await
-        .map(drop)
+    let meadow = with.environment.meadow.clone();
+    if !made.is_cells() {
+        commit_output(&meadow, &output, Some(made)).await?;
+        return Ok(AttemptEnd::Committed);
+    }
+    // Nobody would come for the cells of an output that is later than the end.
+    if is_over(&meadow, job.plan.query).await? {
+        return Ok(AttemptEnd::Released(Error::Cancelled));
+    }
+    let over = meadow.clone();
+    let commit = async move { commit_output(&over, &output, Some(made)).await };
+    let ended = meadow.aside(commit).await;
+    ended.unwrap_or_else(|error| {
+        Err(Error::Bug(format!("committing cells ended early: {error}")))
+    })?;
+    Ok(AttemptEnd::Committed)
 }
 
 async fn commit_failed(with: &Arguments, job: &AttemptJob, error: TaskError) -> Result<()> {

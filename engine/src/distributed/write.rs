@@ -21,7 +21,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -117,9 +117,39 @@ pub struct Writes {
     pub location: String,
 }
 
-/// The cells that the tasks committed, each task's once. `Corrupt` when an output is not of cells of
-/// this query in this location.
-pub fn collect_cells<'a>(
+impl Writes {
+    fn keys(&self) -> impl Iterator<Item = TaskKey> + use<> {
+        let stage = self.stage;
+        (0..self.tasks as u32).map(move |task| TaskKey { stage, task })
+    }
+}
+
+/// The cells that the tasks committed, each task's once. Outputs that are not `known` are read.
+/// `Corrupt` when one is not there, or not of cells of this query in this location.
+pub async fn collect_cells(
+    meadow: &Meadow,
+    query: QueryId,
+    known: &BTreeMap<TaskKey, Arc<StoredOutput>>,
+    writes: &Writes,
+) -> Result<WrittenCells> {
+    let read = |key: TaskKey| async move {
+        match known.get(&key) {
+            Some(stored) => Ok(Arc::clone(stored)),
+            None => read_output(meadow, query, key).await?.ok_or_else(|| {
+                let key = keys::query_output(query, key);
+                Error::corrupt(key, "it is not there any more")
+            }),
+        }
+    };
+    let outputs: Vec<Arc<StoredOutput>> = futures::stream::iter(writes.keys())
+        .map(read)
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    collected(outputs.iter().map(AsRef::as_ref), writes)
+}
+
+fn collected<'a>(
     outputs: impl Iterator<Item = &'a StoredOutput>,
     writes: &Writes,
 ) -> Result<WrittenCells> {
@@ -150,20 +180,9 @@ pub fn collect_cells<'a>(
 /// Deletes the cells that tasks of a query committed which is not going to commit them. For its
 /// coordinator alone, after it has said that the query is over: nobody else knows that no version will
 /// name them. What cannot be read names nothing, and is left to the sweep.
-pub async fn discard_cells(
-    meadow: &Meadow,
-    query: QueryId,
-    Writes {
-        stage,
-        tasks,
-        location,
-    }: &Writes,
-) -> Result<()> {
-    let keys = (0..*tasks).map(|task| TaskKey {
-        stage: *stage,
-        task: task as u32,
-    });
-    let mut outputs = futures::stream::iter(keys)
+pub async fn discard_cells(meadow: &Meadow, query: QueryId, writes: &Writes) -> Result<()> {
+    let location = &writes.location;
+    let mut outputs = futures::stream::iter(writes.keys())
         .map(|key| read_output(meadow, query, key))
         .buffer_unordered(READS_AT_ONCE);
     while let Some(read) = outputs.next().await {
