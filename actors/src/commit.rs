@@ -67,6 +67,7 @@ pub(crate) struct Making {
     id: FrameId,
     location: String,
     catalog: Arc<Catalog>,
+    meadow: Meadow,
     aside: Aside,
     kept: AtomicBool,
     is_made: AtomicBool,
@@ -79,6 +80,7 @@ impl Making {
             id: new.id(),
             location: new.location.clone(),
             catalog: context.environment.catalog.clone(),
+            meadow: context.environment.meadow.clone(),
             aside: Aside::of(context),
             kept: AtomicBool::new(false),
             is_made: AtomicBool::new(false),
@@ -107,8 +109,11 @@ impl Drop for Making {
             return;
         }
         let (catalog, id, location) = (self.catalog.clone(), self.id, self.location.clone());
+        let meadow = self.meadow.clone();
         let discarded = (!is_made).then_some(location);
         self.aside.spawn(async move {
+            // Cells of a write that was cancelled lead nowhere without the mark.
+            meadow.quiet().await;
             if let Err(error) = catalog.end_making(id, discarded.as_deref()).await {
                 tracing::warn!(%id, %error, "the mark of a frame in the making was not taken back");
             }

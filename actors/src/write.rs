@@ -332,7 +332,8 @@ async fn upload_stream(
                 rows_before: all.cells.rows,
                 ..write_spec(context, target)
             };
-            let cells = write_stretch(context, job, spec, bees, feed.stretch()).await?;
+            let making = target.making.clone();
+            let cells = write_stretch(context, job, spec, bees, feed.stretch(), making).await?;
             all.add(cells);
             all.check_partitions(context.environment.settings.max_partitions)?;
         }
@@ -349,12 +350,15 @@ async fn write_stretch(
     spec: WriteSpec,
     bees: usize,
     rows: SendableRecordBatchStream,
+    making: Option<Arc<Making>>,
 ) -> Result<WrittenCells> {
     let (host, meadow) = (
         context.environment.host.clone(),
         context.environment.meadow.clone(),
     );
     let work = move |chamber: Chamber| async move {
+        // The mark outlives the write.
+        let _making = making;
         let config = SessionConfig::new().with_target_partitions(chamber.bees);
         let inside = TaskContext::default()
             .with_session_config(config)
@@ -395,7 +399,10 @@ async fn upload_query(
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (environment, progress) = (context.environment.clone(), job.progress.clone());
         let (spec, strategy) = (write_spec(context, target), ladder.strategy);
+        let making = target.making.clone();
         let work = move |chamber: Chamber| async move {
+            // The mark outlives the write.
+            let _making = making;
             write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await
         };
         let failure = match context

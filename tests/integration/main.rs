@@ -7,6 +7,7 @@ mod benchmarks;
 mod buckets;
 mod commands;
 mod corruption;
+mod distributed_writes;
 mod documentation;
 mod faults;
 mod gcs;

@@ -135,8 +135,10 @@ impl Head {
         loop {
             let (head, environment) = (self.clone(), context.environment.clone());
             let (spec, progress) = (write_spec(context, target), job.progress.clone());
-            let strategy = ladder.strategy;
+            let (strategy, making) = (ladder.strategy, target.making.clone());
             let work = move |chamber: Chamber| async move {
+                // The mark outlives the write.
+                let _making = making;
                 let planned = head.decode(&environment, &chamber, strategy)?;
                 write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await
             };

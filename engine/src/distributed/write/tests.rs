@@ -129,7 +129,10 @@ const WRITES: &[(&str, &str)] = &[
         "p",
         "SELECT a.id, b.k, a.name FROM t a JOIN t b ON a.id = b.id + 500",
     ),
-    ("w", "SELECT DISTINCT k, k + 1, name FROM t"),
+    (
+        "w",
+        "SELECT id, k, name FROM t WHERE EXISTS (SELECT 1 FROM t u WHERE u.id = t.k + 7)",
+    ),
     (
         "w",
         "SELECT id, k, name FROM t UNION ALL SELECT k, id, name FROM t",
