@@ -224,6 +224,21 @@ fn a_shared_write_is_in_one_version_and_has_the_rows_that_one_node_writes() {
     let (there, _) = cells(&bench, "s");
     assert!(!there.iter().any(of_tasks), "{there:?}");
 
+    // Into somebody else's table, where nobody would sweep: this node writes.
+    let log = "default/default/o/_delta_log/00000000000000000000.json";
+    std::fs::create_dir_all(bench.meadow().join("lake/x/_delta_log")).expect("a directory");
+    let copied = bench
+        .meadow()
+        .join(log.replace("default/default/o", "lake/x"));
+    std::fs::copy(bench.meadow().join(log), copied).expect("a copy");
+    bench.sql("ATTACH FRAME x LOCATION 'lake/x'");
+    let select = "SELECT k, v FROM t WHERE k < 60";
+    shared(&bench, &format!("INSERT INTO x {select}")).success();
+    check("x", select, 1);
+    let keys = bench.objects().into_iter().map(|(key, _)| key);
+    let keys: BTreeSet<String> = keys.filter(|key| key.starts_with("lake/x/part-")).collect();
+    assert!(!keys.is_empty() && !keys.iter().any(of_tasks), "{keys:?}");
+
     nodes.into_iter().for_each(Node::stop);
     let left = |prefix: &str| {
         let keys = bench.objects().into_iter().map(|(key, _)| key);
@@ -337,6 +352,59 @@ fn rows_are_written_once_when_a_node_that_writes_some_is_killed() {
     keeper.stop();
     assert_eq!(cells(&bench, "o").1, named);
     assert_eq!(sums(&bench, "SELECT k, v FROM o"), expected);
+}
+
+#[test]
+fn a_node_that_stops_or_sleeps_in_the_middle_of_a_write_takes_its_cells_away_itself() {
+    let bench = with_frame();
+    bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
+    let expected = sums(&bench, LONG);
+    for sleeps in [false, true] {
+        let mut held = false;
+        for _ in 0..5 {
+            let victim = Node::start(&bench, "victim");
+            let mut write = long_write(&bench);
+            held = is_writing(&bench, Some(&victim), &mut write);
+            signal(&victim.process, if sleeps { "STOP" } else { "TERM" });
+            Finished::of(write.wait_with_output()).success();
+            signal(&victim.process, "CONT");
+            let is_done = || is_tidy(&bench, "o") && left_over(&bench).is_empty();
+            wait_until("nothing is left but what is committed", is_done);
+            victim.stop();
+            assert_eq!(sums(&bench, "SELECT k, v FROM o"), expected);
+            bench.sql("INSERT OVERWRITE o SELECT k, v FROM t WHERE false");
+            if held {
+                break;
+            }
+        }
+        assert!(
+            held,
+            "a node that held a task of the write was stopped: {sleeps}"
+        );
+    }
+}
+
+/// It slept so long that the others ended its query.
+#[test]
+fn a_coordinator_that_was_taken_for_dead_commits_once_what_is_there() {
+    let bench = with_frame();
+    bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
+    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let mut write = long_write(&bench);
+    assert!(is_writing(&bench, None, &mut write), "it was too quick");
+    signal(&write, "STOP");
+    wait_until("the query is ended", || left_over(&bench).is_empty());
+    signal(&write, "CONT");
+    let finished = Finished::of(write.wait_with_output()).success();
+    assert_eq!(
+        sums(&bench, "SELECT k, v FROM o"),
+        sums(&bench, LONG),
+        "{finished:?}"
+    );
+    let described = bench.sql("DESCRIBE o");
+    assert!(described.contains("version,1\n"), "{described}");
+    wait_until("its objects are gone", || left_over(&bench).is_empty());
+    nodes.into_iter().for_each(Node::stop);
 }
 
 #[test]

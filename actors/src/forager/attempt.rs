@@ -240,8 +240,16 @@ async fn commit_made(
         return Ok(AttemptEnd::Committed);
     }
     // Nobody would come for the cells of an output that is later than the end.
-    if is_over(&meadow, job.plan.query).await? {
-        return Ok(AttemptEnd::Released(Error::Cancelled));
+    let query = job.plan.query;
+    if is_over(&meadow, query).await? {
+        return Ok(match job.plan.coordinator == with.node_id {
+            // Others took this node for dead.
+            true => {
+                let reason = "the query was ended by another node";
+                AttemptEnd::LostInput(Error::corrupt(keys::query_plan(query), reason))
+            }
+            false => AttemptEnd::Released(Error::Cancelled),
+        });
     }
     let over = meadow.clone();
     let commit = async move { commit_output(&over, &output, Some(made)).await };

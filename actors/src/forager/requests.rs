@@ -228,6 +228,9 @@ pub(super) async fn clean(
         meadow.create(&end_key, Bytes::from(bytes)).await?;
         tokio::time::sleep(grace).await;
         if let Some(writes) = discards {
+            // Outputs of this node that are on their way.
+            let deadline = environment.settings.storage_deadline();
+            let _ = tokio::time::timeout(deadline, meadow.quiet()).await;
             discard_cells(meadow, query, &writes).await?;
         }
     }

@@ -63,7 +63,7 @@ async fn begin(
     planned: &PlannedQuery,
 ) -> Result<Option<(Shared, Read)>> {
     let distribute = context.environment.settings.distribute;
-    if !is_considered(distribute, planned.scan_bytes) {
+    if planned.frames.is_empty() || !is_considered(distribute, planned.scan_bytes) {
         return Ok(None);
     }
     let sink = target.frame.map(|frame| Sink {
@@ -81,7 +81,7 @@ async fn begin(
         let written = cut(context, shared, &planned.schema, &offer, Rows::Cells(sink)).await?;
         Ok::<_, Error>(written.map(|written| (written, offer, read)))
     };
-    let reason = match written.await {
+    match written.await {
         Ok(Ok((written, offer, read))) => {
             if let Some(making) = target.making.as_ref().filter(|_| written.writing.is_some()) {
                 making.share();
@@ -90,10 +90,9 @@ async fn begin(
             let shared = publish(context, job.deadline, written, &offer, None, location).await?;
             return Ok(Some((shared, read)));
         }
-        Ok(Err(reason)) => reason,
-        Err(error) => error.to_string(),
-    };
-    tracing::debug!(reason, write = job.label, "the write is not shared");
+        Ok(Err(reason)) => tracing::debug!(reason, write = job.label, "the write is not shared"),
+        Err(error) => tracing::warn!(%error, write = job.label, "the write is not shared"),
+    }
     Ok(None)
 }
 

@@ -14,6 +14,7 @@ use crate::cell::{Unnamed, WriteSpec, WrittenCells, counted_in_task, write_cells
 use crate::error::{Error, Result};
 use crate::sql::{Environment, PlannedQuery};
 use crate::store::Meadow;
+use apiary_protocol::delta::statistics::Statistics;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use apiary_protocol::query::{Cells, Outcome, TaskKey};
@@ -214,7 +215,10 @@ fn checked<'a>(stored: &'a StoredOutput, location: &str) -> Result<&'a Cells> {
         Outcome::Failed(error) => return Err(super::local_error(error)),
         Outcome::Rows { .. } => return Err(corrupt("it is of rows and not of cells".into())),
     };
+    let mut rows = 0_u64;
     for add in &cells.adds {
+        let counted = add.stats.as_deref().and_then(Statistics::parse_row_count);
+        rows = rows.saturating_add(counted.unwrap_or(0));
         let key = keys::added_cell(location, &add.path);
         let key = key.map_err(|error| corrupt(error.to_string()))?;
         if !keys::is_cell_of(&key, output.query) {
@@ -223,6 +227,9 @@ fn checked<'a>(stored: &'a StoredOutput, location: &str) -> Result<&'a Cells> {
         if add.deletion_vector.is_some() || !add.data_change {
             return Err(corrupt(format!("{:?} is no new cell", add.path)));
         }
+    }
+    if rows != cells.rows {
+        return Err(corrupt(format!("{rows} rows, not {}", cells.rows)));
     }
     Ok(cells)
 }

@@ -320,6 +320,7 @@ async fn an_output_that_names_anything_but_its_own_cells_is_refused() {
         refusal("c00000.parquet", |_| {}),
         refusal(&format!("part-x.{}.parquet", query(2)), |_| {}),
         refusal(&own, |add| add.data_change = false),
+        refusal(&own, |add| add.stats = Some(r#"{"numRecords":1}"#.into())),
     ];
     for forged in &forged {
         let all = sound[1..].iter().chain([forged]);
