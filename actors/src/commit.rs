@@ -121,7 +121,8 @@ impl Drop for Making {
     }
 }
 
-/// Cells that are uploaded and in no ledger; deleted when dropped, unless a commit may name them.
+/// Cells that are uploaded and in no ledger, as soon as there are some; deleted when dropped, unless a
+/// commit may name them.
 pub(crate) struct Uploaded {
     pub(crate) cells: WrittenCells,
     location: String,
@@ -133,14 +134,9 @@ pub(crate) struct Uploaded {
 
 impl Uploaded {
     /// With the mark of the frame, when it is not made yet.
-    pub(crate) fn new(
-        context: &Context,
-        location: &str,
-        making: Option<Arc<Making>>,
-        cells: WrittenCells,
-    ) -> Self {
+    pub(crate) fn new(context: &Context, location: &str, making: Option<Arc<Making>>) -> Self {
         Self {
-            cells,
+            cells: WrittenCells::default(),
             location: location.to_string(),
             making,
             meadow: context.environment.meadow.clone(),
@@ -167,7 +163,8 @@ impl Uploaded {
     }
 
     /// Takes on the cells of another stretch of the same write.
-    pub(crate) fn add(&mut self, more: WrittenCells) {
+    pub(crate) fn add(&mut self, mut more: Self) {
+        let more = std::mem::take(&mut more.cells);
         self.cells.adds.extend(more.adds);
         self.cells.adds.sort_by(|a, b| a.path.cmp(&b.path));
         self.cells.rows += more.rows;

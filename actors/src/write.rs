@@ -75,8 +75,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn uploaded(&self, context: &Context, cells: WrittenCells) -> Uploaded {
-        Uploaded::new(context, &self.location, self.making.clone(), cells)
+    /// For cells that are going to be written here: made before them and given to who writes them, so
+    /// that at no moment nobody owns them, and the mark outlives them.
+    pub(crate) fn uploaded(&self, context: &Context) -> Uploaded {
+        Uploaded::new(context, &self.location, self.making.clone())
     }
 }
 
@@ -318,7 +320,7 @@ async fn upload_stream(
 ) -> Result<Uploaded> {
     let feed = Feed::new(input);
     let query = context.environment.host.runtimes.query.clone();
-    let mut all = target.uploaded(context, WrittenCells::default());
+    let mut all = target.uploaded(context);
     let mut is_first = true;
     loop {
         let gathered = feed.gather(&query).await?;
@@ -332,9 +334,9 @@ async fn upload_stream(
                 rows_before: all.cells.rows,
                 ..write_spec(context, target)
             };
-            let making = target.making.clone();
-            let cells = write_stretch(context, job, spec, bees, feed.stretch(), making).await?;
-            all.add(cells);
+            let uploaded = target.uploaded(context);
+            let rows = feed.stretch();
+            all.add(write_stretch(context, job, spec, bees, rows, uploaded).await?);
             all.check_partitions(context.environment.settings.max_partitions)?;
         }
         if gathered.is_last {
@@ -350,23 +352,22 @@ async fn write_stretch(
     spec: WriteSpec,
     bees: usize,
     rows: SendableRecordBatchStream,
-    making: Option<Arc<Making>>,
-) -> Result<WrittenCells> {
+    mut uploaded: Uploaded,
+) -> Result<Uploaded> {
     let (host, meadow) = (
         context.environment.host.clone(),
         context.environment.meadow.clone(),
     );
     let work = move |chamber: Chamber| async move {
-        // The mark outlives the write.
-        let _making = making;
         let config = SessionConfig::new().with_target_partitions(chamber.bees);
         let inside = TaskContext::default()
             .with_session_config(config)
             .with_runtime(chamber.runtime.clone());
-        write_cells(&host, &meadow, &spec, rows, Arc::new(inside)).await
+        uploaded.cells = write_cells(&host, &meadow, &spec, rows, Arc::new(inside)).await?;
+        Ok(uploaded)
     };
     let failure = match context.bees.run(job.label.clone(), bees, 1, work).await {
-        TaskEnd::Done(cells, _) => return Ok(cells),
+        TaskEnd::Done(uploaded, _) => return Ok(uploaded),
         TaskEnd::Failed(error, facts) => Some((error, facts)),
         TaskEnd::Lost => None,
     };
@@ -399,21 +400,18 @@ async fn upload_query(
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (environment, progress) = (context.environment.clone(), job.progress.clone());
         let (spec, strategy) = (write_spec(context, target), ladder.strategy);
-        let making = target.making.clone();
+        let mut uploaded = target.uploaded(context);
         let work = move |chamber: Chamber| async move {
-            // The mark outlives the write.
-            let _making = making;
-            write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await
+            uploaded.cells =
+                write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await?;
+            Ok(uploaded)
         };
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
             .await
         {
-            TaskEnd::Done(cells, _) => {
-                let uploaded = target.uploaded(context, cells);
-                return Ok(Gathered { uploaded, read });
-            }
+            TaskEnd::Done(uploaded, _) => return Ok(Gathered { uploaded, read }),
             TaskEnd::Failed(error, facts) => Some((error, facts)),
             TaskEnd::Lost => None,
         };

@@ -125,7 +125,9 @@ impl Head {
         let meadow = &context.environment.meadow;
         let cells = collect_cells(meadow, self.query, &self.known, writes).await?;
         job.progress.rows_done.store(cells.rows, Ordering::Relaxed);
-        Ok(target.uploaded(context, cells))
+        let mut uploaded = target.uploaded(context);
+        uploaded.cells = cells;
+        Ok(uploaded)
     }
 
     /// The rows that come together here, as cells.
@@ -134,17 +136,18 @@ impl Head {
         loop {
             let (head, environment) = (self.clone(), context.environment.clone());
             let (spec, progress) = (write_spec(context, target), job.progress.clone());
-            let (strategy, making) = (ladder.strategy, target.making.clone());
+            let (strategy, mut uploaded) = (ladder.strategy, target.uploaded(context));
             let work = move |chamber: Chamber| async move {
-                // The mark outlives the write.
-                let _making = making;
                 let planned = head.decode(&environment, &chamber, strategy)?;
-                write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await
+                uploaded.cells =
+                    write_rows(&environment, &planned, &chamber, strategy, &spec, &progress)
+                        .await?;
+                Ok(uploaded)
             };
             let bees = context.chambers.division().bees;
             let least = if strategy.whole_crew { bees } else { 1 };
             let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
-                TaskEnd::Done(cells, _) => return Ok(target.uploaded(context, cells)),
+                TaskEnd::Done(uploaded, _) => return Ok(uploaded),
                 TaskEnd::Failed(error, _) if is_lost_input(&error) => return Err(error),
                 TaskEnd::Failed(error, facts) => Some((error, facts)),
                 TaskEnd::Lost => None,
