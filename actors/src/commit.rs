@@ -67,9 +67,11 @@ pub(crate) struct Making {
     id: FrameId,
     location: String,
     catalog: Arc<Catalog>,
+    meadow: Meadow,
     aside: Aside,
     kept: AtomicBool,
     is_made: AtomicBool,
+    is_shared: AtomicBool,
 }
 
 impl Making {
@@ -78,9 +80,11 @@ impl Making {
             id: new.id(),
             location: new.location.clone(),
             catalog: context.environment.catalog.clone(),
+            meadow: context.environment.meadow.clone(),
             aside: Aside::of(context),
             kept: AtomicBool::new(false),
             is_made: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
         });
         making.catalog.begin_making(new).await?;
         Ok(making)
@@ -89,16 +93,27 @@ impl Making {
     fn keep(&self, kept: bool) {
         self.kept.store(kept, Ordering::SeqCst);
     }
+
+    /// Other nodes put cells there too. One that is killed leaves some that nobody here knows of, so
+    /// unless the frame is made, which leads to them as well, the mark stays for the Keeper.
+    pub(crate) fn share(&self) {
+        self.is_shared.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
-        if self.kept.load(Ordering::SeqCst) {
+        let is_made = self.is_made.load(Ordering::SeqCst);
+        let is_shared = self.is_shared.load(Ordering::SeqCst) && !is_made;
+        if self.kept.load(Ordering::SeqCst) || is_shared {
             return;
         }
         let (catalog, id, location) = (self.catalog.clone(), self.id, self.location.clone());
-        let discarded = (!self.is_made.load(Ordering::SeqCst)).then_some(location);
+        let meadow = self.meadow.clone();
+        let discarded = (!is_made).then_some(location);
         self.aside.spawn(async move {
+            // Cells of a write that was cancelled lead nowhere without the mark.
+            meadow.quiet().await;
             if let Err(error) = catalog.end_making(id, discarded.as_deref()).await {
                 tracing::warn!(%id, %error, "the mark of a frame in the making was not taken back");
             }
@@ -106,7 +121,8 @@ impl Drop for Making {
     }
 }
 
-/// Cells that are uploaded and in no ledger; deleted when dropped, unless a commit may name them.
+/// Cells that are uploaded and in no ledger, as soon as there are some; deleted when dropped, unless a
+/// commit may name them.
 pub(crate) struct Uploaded {
     pub(crate) cells: WrittenCells,
     location: String,
@@ -118,14 +134,9 @@ pub(crate) struct Uploaded {
 
 impl Uploaded {
     /// With the mark of the frame, when it is not made yet.
-    pub(crate) fn new(
-        context: &Context,
-        location: &str,
-        making: Option<Arc<Making>>,
-        cells: WrittenCells,
-    ) -> Self {
+    pub(crate) fn new(context: &Context, location: &str, making: Option<Arc<Making>>) -> Self {
         Self {
-            cells,
+            cells: WrittenCells::default(),
             location: location.to_string(),
             making,
             meadow: context.environment.meadow.clone(),
@@ -152,7 +163,8 @@ impl Uploaded {
     }
 
     /// Takes on the cells of another stretch of the same write.
-    pub(crate) fn add(&mut self, more: WrittenCells) {
+    pub(crate) fn add(&mut self, mut more: Self) {
+        let more = std::mem::take(&mut more.cells);
         self.cells.adds.extend(more.adds);
         self.cells.adds.sort_by(|a, b| a.path.cmp(&b.path));
         self.cells.rows += more.rows;

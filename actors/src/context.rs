@@ -97,8 +97,31 @@ impl Context {
         schema: Arc<FrameSchema>,
         strategy: Strategy,
     ) -> Result<PlannedQuery> {
+        self.plan_insert_for(source, schema, self.planning_crew(strategy))
+            .await
+    }
+
+    /// The same for rows that are going to be cut into tasks.
+    pub(crate) async fn plan_shared_insert(
+        &self,
+        source: &QuerySource,
+        schema: Arc<FrameSchema>,
+    ) -> Result<PlannedQuery> {
+        let crew = Crew {
+            for_swarm: true,
+            ..self.planning_crew(Strategy::FIRST)
+        };
+        self.plan_insert_for(source, schema, crew).await
+    }
+
+    async fn plan_insert_for(
+        &self,
+        source: &QuerySource,
+        schema: Arc<FrameSchema>,
+        crew: Crew,
+    ) -> Result<PlannedQuery> {
         let environment = self.environment.clone();
-        let (source, crew) = (source.clone(), self.planning_crew(strategy));
+        let source = source.clone();
         self.planning(async move {
             let QuerySource {
                 session,

@@ -10,7 +10,8 @@
 //!
 //! Invariants: an attempt begins when its inputs are there; one attempt at a task at a time here; one
 //! round of requests of a query at a time; a query that has ended starts nothing; what this node
-//! commits after a query's end it deletes.
+//! commits after a query's end it deletes. Cells in a frame are their attempt's until its output is
+//! committed, and then the coordinator's: nobody else deletes them but the Keeper, by their age.
 
 mod attempt;
 mod handle;
@@ -24,6 +25,7 @@ use crate::chamber::Chambers;
 use crate::heartbeat::SwarmHandle;
 use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
 use apiary_engine::behavior::membership::NodeState;
+use apiary_engine::distributed::Writes;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_protocol::format::BUILD;
@@ -67,7 +69,7 @@ pub(crate) enum Message {
     /// It is over for its coordinator.
     Finish {
         query: QueryId,
-        reason: EndReason,
+        ending: Ending,
     },
     Poll,
     Polled {
@@ -91,11 +93,11 @@ pub(crate) enum Message {
     },
     Clean {
         query: QueryId,
-        end: Option<EndReason>,
+        end: Option<Ending>,
     },
     Cleaned {
         query: QueryId,
-        end: Option<EndReason>,
+        end: Option<Ending>,
         result: Outcome<()>,
     },
     Claims {
@@ -104,6 +106,23 @@ pub(crate) enum Message {
     Drain {
         reply: Reply<()>,
     },
+}
+
+/// How a query is ended, and what goes with it.
+#[derive(Clone)]
+pub(crate) struct Ending {
+    reason: EndReason,
+    /// Tasks whose cells no version is going to name. Only its coordinator knows that.
+    discards: Option<Arc<Writes>>,
+}
+
+impl From<EndReason> for Ending {
+    fn from(reason: EndReason) -> Self {
+        Self {
+            reason,
+            discards: None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -143,7 +162,7 @@ pub(crate) struct State {
 /// would come after the deletions.
 enum Cleaning {
     Later {
-        end: Option<EndReason>,
+        end: Option<Ending>,
         _timer: AbortOnDropHandle<()>,
     },
     Now {
@@ -213,7 +232,7 @@ impl Actor for Forager {
             Message::Coordinate { plan, head, reply } => {
                 state.coordinate(&myself, plan, head, reply);
             }
-            Message::Finish { query, reason } => state.finish(&myself, query, reason),
+            Message::Finish { query, ending } => state.finish(&myself, query, ending),
             Message::Poll => {
                 state.was_busy = None;
                 state.begin_poll(&myself);
@@ -379,7 +398,7 @@ impl State {
             Some(Ignored::Own { since }) => {
                 if now.saturating_sub(*since) > ORPHAN_AGE {
                     self.ignored.remove(&query);
-                    self.clean(myself, query, Some(EndReason::Failed), None);
+                    self.clean(myself, query, Some(EndReason::Failed.into()), None);
                 }
                 return;
             }
@@ -396,7 +415,7 @@ impl State {
                 let is_ancient = coordinator.is_none() && age > self.ancient();
                 if (is_gone && age > ORPHAN_AGE * 4) || is_ancient {
                     self.ignored.remove(&query);
-                    let end = Some(EndReason::Abandoned);
+                    let end = Some(EndReason::Abandoned.into());
                     self.clean(myself, query, end, coordinator);
                 }
                 return;
@@ -589,7 +608,8 @@ impl State {
         {
             tracing::info!(%query, "a query without a coordinator is ended");
             self.queries.remove(&query);
-            return self.clean(myself, query, Some(EndReason::Abandoned), Some(node));
+            let end = Some(EndReason::Abandoned.into());
+            return self.clean(myself, query, end, Some(node));
         }
         self.advance(myself, query);
     }
@@ -616,12 +636,12 @@ impl State {
 
     // Ending queries.
 
-    fn finish(&mut self, myself: &ActorRef<Message>, query: QueryId, reason: EndReason) {
+    fn finish(&mut self, myself: &ActorRef<Message>, query: QueryId, ending: Ending) {
         self.active_at = Some(self.now());
         // Also one that an earlier instance knew.
         self.queries.remove(&query);
         self.ignored.remove(&query);
-        self.clean(myself, query, Some(reason), None);
+        self.clean(myself, query, Some(ending), None);
     }
 
     /// Another node's query is over. Its coordinator deletes what is there; what was on its way from
@@ -635,8 +655,12 @@ impl State {
         }
     }
 
-    fn clean_later(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<EndReason>) {
-        let timer = self.remind(myself, GRACE * 2, Message::Clean { query, end });
+    fn clean_later(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<Ending>) {
+        let message = Message::Clean {
+            query,
+            end: end.clone(),
+        };
+        let timer = self.remind(myself, GRACE * 2, message);
         self.cleaning
             .insert(query, Cleaning::Later { end, _timer: timer });
     }
@@ -646,13 +670,13 @@ impl State {
         &mut self,
         myself: &ActorRef<Message>,
         query: QueryId,
-        end: Option<EndReason>,
+        end: Option<Ending>,
         unless_alive: Option<NodeId>,
     ) {
         if let Some(Cleaning::Now { .. }) = self.cleaning.get(&query) {
             return;
         }
-        let grace = match (end, self.with.is_resident && self.draining.is_none()) {
+        let grace = match (&end, self.with.is_resident && self.draining.is_none()) {
             (Some(_), true) => GRACE,
             _ => Duration::ZERO,
         };
@@ -661,7 +685,7 @@ impl State {
             with.environment,
             with.node_id,
             query,
-            end,
+            end.clone(),
             unless_alive,
             grace,
         );
@@ -677,7 +701,7 @@ impl State {
         &mut self,
         myself: &ActorRef<Message>,
         query: QueryId,
-        end: Option<EndReason>,
+        end: Option<Ending>,
         result: Outcome<()>,
     ) {
         self.cleaning.remove(&query);
@@ -686,7 +710,8 @@ impl State {
             Ok(Err(error)) => {
                 tracing::warn!(%error, %query, "what a query left stays for now");
                 // One that was to be abandoned is found again, and its coordinator asked again.
-                if self.draining.is_none() && end != Some(EndReason::Abandoned) {
+                let is_abandoned = |end: &Ending| end.reason == EndReason::Abandoned;
+                if self.draining.is_none() && !end.as_ref().is_some_and(is_abandoned) {
                     self.clean_later(myself, query, end);
                 }
             }
@@ -699,17 +724,17 @@ impl State {
         self.draining.get_or_insert_default().push(reply);
         self.poll = None;
         self.ignored.clear();
-        let waiting: Vec<(QueryId, Option<EndReason>)> = self
+        let waiting: Vec<(QueryId, Option<Ending>)> = self
             .cleaning
             .iter()
             .filter_map(|(query, cleaning)| match cleaning {
-                Cleaning::Later { end, .. } => Some((*query, *end)),
+                Cleaning::Later { end, .. } => Some((*query, end.clone())),
                 Cleaning::Now { .. } => None,
             })
             .collect();
         for (query, tracked) in std::mem::take(&mut self.queries) {
             if tracked.is_mine() {
-                self.clean(myself, query, Some(EndReason::Cancelled), None);
+                self.clean(myself, query, Some(EndReason::Cancelled.into()), None);
             } else if tracked.has_run() {
                 // Only what is over is deleted.
                 self.clean(myself, query, None, None);

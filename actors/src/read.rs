@@ -34,7 +34,7 @@ use std::time::Duration;
 const RESULT_SHARE: u64 = 32;
 const RESULT_BYTES_MIN: u64 = 256 << 10;
 /// How often a query is run in all whose tasks' outputs cannot be read.
-const EXECUTIONS_MAX: u32 = 2;
+pub(crate) const EXECUTIONS_MAX: u32 = 2;
 /// How often the counters of a running plan are read.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -315,6 +315,11 @@ impl Tree {
         if !is_quiet(context).await {
             tracing::warn!("a task still ran when the node stopped; its scratch may stay");
         }
+        // Last: what was aborted takes its cells away.
+        let quiet = self.environment.meadow.quiet();
+        if tokio::time::timeout(STOP_DEADLINE, quiet).await.is_err() {
+            tracing::warn!("cells that nobody names were not deleted yet; they are swept later");
+        }
         *stopped = true;
         Ok(())
     }

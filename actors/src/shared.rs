@@ -8,6 +8,9 @@
 //! query; a query that was published is ended, however its driver ends.
 
 mod analysis;
+mod writing;
+
+pub(crate) use writing::shared_write;
 
 use crate::answer::Progress;
 use crate::bees::TaskEnd;
@@ -21,7 +24,9 @@ use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
 use apiary_engine::behavior::membership::{NodeState, SwarmView};
 use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, place, workers};
-use apiary_engine::distributed::{self, Cut, CutStage, Inputs, Spread, is_lost_input, ready_plan};
+use apiary_engine::distributed::{
+    self, CutStage, CutWrite, Inputs, Sink, Spread, Writes, is_lost_input, ready_plan,
+};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::cache::CachedCells;
@@ -54,6 +59,8 @@ pub(crate) struct Shared {
     schema: SchemaRef,
     /// For EXPLAIN ANALYZE.
     analysis: Option<Arc<Analysis>>,
+    /// Of a write: the tasks that put cells into the frame.
+    writes: Option<Arc<Writes>>,
 }
 
 /// Who could take part.
@@ -92,8 +99,7 @@ pub(crate) async fn begin(
     planned: &PlannedQuery,
 ) -> Result<Option<Shared>> {
     let distribute = context.environment.settings.distribute;
-    let is_small = planned.scan_bytes < SCAN_BYTES_LEAST;
-    if distribute == Distribute::Off || (distribute == Distribute::Auto && is_small) {
+    if !is_considered(distribute, planned.scan_bytes) {
         return Ok(None);
     }
     let analysis = Analysis::of(context, job, planned);
@@ -107,13 +113,14 @@ pub(crate) async fn begin(
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
-        let written = cut(context, job, &wanted, &offer, distribute).await?;
+        let planned = context.plan_shared(&job.session, &job.statement).await?;
+        let written = cut(context, planned, &wanted, &offer, Rows::Answer).await?;
         Ok::<_, Error>((offer, written))
     };
     match written.await {
         Ok((offer, Ok(written))) => {
             let analysis = analysis.as_ref().map(|(_, analysis)| analysis.clone());
-            publish(context, job, written, &offer, analysis)
+            publish(context, job.deadline, written, &offer, analysis, None)
                 .await
                 .map(Some)
         }
@@ -126,6 +133,22 @@ pub(crate) async fn begin(
             Ok(None)
         }
     }
+}
+
+/// Whether a statement that scans so much is shared at all.
+fn is_considered(distribute: Distribute, scan_bytes: u64) -> bool {
+    match distribute {
+        Distribute::Off => false,
+        Distribute::Auto => scan_bytes >= SCAN_BYTES_LEAST,
+        Distribute::On => true,
+    }
+}
+
+/// What becomes of a query's rows.
+enum Rows {
+    Answer,
+    /// Cells: of the tasks, where they may write some.
+    Cells(Option<Sink>),
 }
 
 async fn offer(context: &Context, swarm: &SwarmView) -> Offer {
@@ -162,16 +185,17 @@ struct Written {
     inputs: Vec<u32>,
     options: BTreeMap<String, String>,
     schema: SchemaRef,
+    /// The stage whose tasks write cells.
+    writing: Option<u32>,
 }
 
 async fn cut(
     context: &Context,
-    job: &ReadJob,
+    planned: PlannedQuery,
     wanted: &SchemaRef,
     offer: &Offer,
-    distribute: Distribute,
+    rows: Rows,
 ) -> Result<std::result::Result<Written, String>> {
-    let planned = context.plan_shared(&job.session, &job.statement).await?;
     if planned.schema != *wanted {
         return Ok(Err(
             "its columns are others when it is planned for several nodes".into(),
@@ -180,7 +204,7 @@ async fn cut(
     let budget = context.chambers.division().budget_per_bee_bytes;
     let spread = Spread {
         tasks_max: offer.bees().max(2),
-        bytes_per_task: match distribute {
+        bytes_per_task: match context.environment.settings.distribute {
             Distribute::On => 1,
             _ => (budget / 4).max(TASK_BYTES_LEAST),
         },
@@ -188,16 +212,26 @@ async fn cut(
     let query = QueryId::from_random(context.environment.host.entropy.bytes());
     context
         .planning(async move {
-            match distributed::cut(&planned, spread, query).await? {
-                Ok(cut) => Ok(write(&planned, cut, query)),
-                Err(reason) => Ok(Err(reason)),
-            }
+            let cut = match rows {
+                Rows::Answer => distributed::cut(&planned, spread, query)
+                    .await?
+                    .map(|cut| CutWrite { cut, stage: None }),
+                Rows::Cells(sink) => distributed::cut_write(&planned, sink, spread, query).await?,
+            };
+            Ok(cut.and_then(|cut| write(&planned, cut, query)))
         })
         .await
 }
 
 /// The plans as bytes; `Err` when an operator has no form in bytes.
-fn write(planned: &PlannedQuery, cut: Cut, query: QueryId) -> std::result::Result<Written, String> {
+fn write(
+    planned: &PlannedQuery,
+    CutWrite {
+        cut,
+        stage: writing,
+    }: CutWrite,
+    query: QueryId,
+) -> std::result::Result<Written, String> {
     let unwritable = |error: Error| format!("a part of its plan cannot be written: {error}");
     let head = sql::encode_plan(&cut.head).map_err(unwritable)?;
     let mut stages = Vec::with_capacity(cut.stages.len());
@@ -213,15 +247,18 @@ fn write(planned: &PlannedQuery, cut: Cut, query: QueryId) -> std::result::Resul
         inputs: cut.inputs,
         options: distributed::saved(planned.context.session_config()),
         schema: planned.schema.clone(),
+        writing,
     })
 }
 
+/// Writes the plan where all see it. `location` is where tasks put cells, when they do.
 async fn publish(
     context: &Context,
-    job: &ReadJob,
+    deadline: Duration,
     written: Written,
     offer: &Offer,
     analysis: Option<Analysis>,
+    location: Option<&str>,
 ) -> Result<Shared> {
     let Written {
         query,
@@ -230,7 +267,19 @@ async fn publish(
         inputs,
         options,
         schema,
+        writing,
     } = written;
+    let tasks_of = |stage: u32| {
+        let stages = stages.iter().map(|(cut, _)| cut);
+        let mut stages = stages.filter(move |cut| cut.stage == stage);
+        stages.next().map_or(0, |cut| cut.tasks.len())
+    };
+    let writes = writing.zip(location).map(|(stage, location)| Writes {
+        stage,
+        tasks: tasks_of(stage),
+        location: location.to_string(),
+    });
+    let writes = writes.map(Arc::new);
     let cut = stages.iter().map(|(stage, _)| stage);
     let analysis = analysis.map(|analysis| Arc::new(analysis.with_cut(query, cut, &inputs)));
     let stages = stages
@@ -240,7 +289,7 @@ async fn publish(
         query,
         coordinator: context.node_id,
         build: BUILD.to_string(),
-        deadline_ms: job.deadline.as_millis() as u64,
+        deadline_ms: deadline.as_millis() as u64,
         options: options.clone(),
         stages: stages.collect(),
     };
@@ -253,7 +302,7 @@ async fn publish(
     );
     let (coordinated, inputs) = context
         .forager
-        .coordinate(&context.environment, plan, inputs)
+        .coordinate(&context.environment, plan, inputs, writes.clone())
         .await?;
     Ok(Shared {
         query,
@@ -263,6 +312,7 @@ async fn publish(
         options,
         schema,
         analysis,
+        writes,
     })
 }
 
@@ -349,7 +399,8 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         let bytes = planned.scan_bytes;
         return here(format!("a scan of {bytes} bytes is not worth sharing"));
     }
-    match cut(context, &job, &planned.schema, &offer, distribute).await? {
+    let shared = context.plan_shared(&job.session, &job.statement).await?;
+    match cut(context, shared, &planned.schema, &offer, Rows::Answer).await? {
         Ok(written) => Ok(described(written, &offer)),
         Err(reason) => here(reason),
     }
@@ -421,38 +472,20 @@ pub(crate) async fn run(
     shared: Shared,
     writer: &mut Writer,
 ) -> std::result::Result<(), Unanswered> {
-    let Shared {
-        query,
-        coordinated,
-        inputs,
-        head,
-        options,
-        schema,
-        analysis,
-    } = shared;
-    let lost = || Error::Busy {
-        what: "the query was lost, because the actor that watched its tasks ended".into(),
-        retry_after: Duration::from_millis(100),
+    let (coordinated, head) = shared.gathered().await;
+    let result = match head {
+        Ok(head) => head.answer(context, job, writer).await,
+        Err(error) => Err(error),
     };
-    let result = match inputs.await {
-        Ok(Ok(known)) => {
-            let head = Head {
-                query,
-                plan: Arc::new(head),
-                options: Arc::new(options),
-                schema,
-                known,
-                analysis,
-            };
-            head.answer(context, job, writer).await
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(lost()),
-    };
+    ended(coordinated, result)
+}
+
+/// Says how a query has ended.
+fn ended<T>(coordinated: Coordinated, result: Result<T>) -> std::result::Result<T, Unanswered> {
     match result {
-        Ok(()) => {
+        Ok(answer) => {
             coordinated.end(EndReason::Answered);
-            Ok(())
+            Ok(answer)
         }
         Err(error) => {
             coordinated.end(EndReason::Failed);
@@ -461,6 +494,26 @@ pub(crate) async fn run(
                 false => Unanswered::Failed(error),
             })
         }
+    }
+}
+
+impl Shared {
+    /// Waits until all is there that the head reads.
+    async fn gathered(self) -> (Coordinated, Result<Head>) {
+        let lost = || Error::Busy {
+            what: "the query was lost, because the actor that watched its tasks ended".into(),
+            retry_after: Duration::from_millis(100),
+        };
+        let known = self.inputs.await.unwrap_or_else(|_| Err(lost()));
+        let head = known.map(|known| Head {
+            query: self.query,
+            plan: Arc::new(self.head),
+            options: Arc::new(self.options),
+            schema: self.schema,
+            known,
+            analysis: self.analysis,
+        });
+        (self.coordinated, head)
     }
 }
 

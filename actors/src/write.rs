@@ -11,6 +11,8 @@ use crate::commit::{self, Committing, Making, Uploaded};
 use crate::context::{Context, Ladder, in_chamber};
 use crate::feed::Feed;
 use crate::read::{counted, follow};
+use crate::shared::shared_write;
+use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::leafcutter;
 use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::catalog::NewFrame;
@@ -18,8 +20,8 @@ use apiary_engine::cell::{WriteSpec, WrittenCells, write_cells};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::ledger::{Intent, Reads, Snapshot};
 use apiary_engine::schema::FrameSchema;
-use apiary_engine::sql::{Session, Snapshots};
-use apiary_protocol::ids::CommitId;
+use apiary_engine::sql::{Environment, PlannedQuery, Session, Snapshots};
+use apiary_protocol::ids::{CommitId, FrameId};
 use apiary_protocol::names::FrameName;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
@@ -62,23 +64,28 @@ pub(crate) struct CreateJob {
 }
 
 /// Where the cells of one write go, and what fits there.
-struct Target {
-    location: String,
-    schema: Arc<FrameSchema>,
+pub(crate) struct Target {
+    /// Of a frame of our own: tasks on other nodes may put cells there. What they leave in somebody
+    /// else's table when they are killed, nobody would sweep.
+    pub(crate) frame: Option<FrameId>,
+    pub(crate) location: String,
+    pub(crate) schema: Arc<FrameSchema>,
     /// Of a frame that is not made yet.
-    making: Option<Arc<Making>>,
+    pub(crate) making: Option<Arc<Making>>,
 }
 
 impl Target {
-    fn uploaded(&self, context: &Context, cells: WrittenCells) -> Uploaded {
-        Uploaded::new(context, &self.location, self.making.clone(), cells)
+    /// For cells that are going to be written here: made before them and given to who writes them, so
+    /// that at no moment nobody owns them, and the mark outlives them.
+    pub(crate) fn uploaded(&self, context: &Context) -> Uploaded {
+        Uploaded::new(context, &self.location, self.making.clone())
     }
 }
 
 /// Cells of one write, and what the statement that gave the rows has read.
-struct Gathered {
-    uploaded: Uploaded,
-    read: Vec<(FrameName, Arc<Snapshot>)>,
+pub(crate) struct Gathered {
+    pub(crate) uploaded: Uploaded,
+    pub(crate) read: Vec<(FrameName, Arc<Snapshot>)>,
 }
 
 /// Writes into a frame.
@@ -92,11 +99,12 @@ pub(crate) async fn write(
     check_deadline(context, job.deadline)?;
     let prepared = async {
         let temperature = admit(context, &job.options).await?;
-        let snapshot = resolve(context, &job.frame).await?;
+        let (frame, snapshot) = resolve(context, &job.frame).await?;
         if already_committed(&job.options, &snapshot) {
             return Ok((temperature, snapshot, None));
         }
         let target = Target {
+            frame,
             location: snapshot.location.clone(),
             schema: snapshot.schema.clone(),
             making: None,
@@ -216,6 +224,7 @@ async fn create_filled(
     let prepared = async {
         let temperature = admit(context, &job.options).await?;
         let target = Target {
+            frame: Some(new.id()),
             location: new.location.clone(),
             schema: schema.clone(),
             making: Some(Making::begin(context, &new).await?),
@@ -233,9 +242,12 @@ async fn create_filled(
     Ok(report)
 }
 
-async fn resolve(context: &Context, name: &FrameName) -> Result<Arc<Snapshot>> {
+/// A frame's snapshot, and its id when it is one of our own.
+async fn resolve(context: &Context, name: &FrameName) -> Result<(Option<FrameId>, Arc<Snapshot>)> {
     let view = context.environment.catalog.view().await?;
-    context.ledger.snapshot(view.frame(name)?).await
+    let entry = view.frame(name)?;
+    let snapshot = context.ledger.snapshot(entry).await?;
+    Ok(((!entry.attached).then_some(entry.id), snapshot))
 }
 
 fn already_committed(options: &WriteOptions, snapshot: &Snapshot) -> bool {
@@ -244,7 +256,7 @@ fn already_committed(options: &WriteOptions, snapshot: &Snapshot) -> bool {
     options.txn.as_ref().is_some_and(committed)
 }
 
-fn write_spec(context: &Context, target: &Target) -> WriteSpec {
+pub(crate) fn write_spec(context: &Context, target: &Target) -> WriteSpec {
     let settings = &context.environment.settings;
     let budget = context.chambers.division().budget_per_bee_bytes;
     WriteSpec {
@@ -257,6 +269,7 @@ fn write_spec(context: &Context, target: &Target) -> WriteSpec {
         row_group_rows_max: settings.row_group_rows_max,
         max_partitions: settings.max_partitions,
         rows_before: 0,
+        query: None,
     }
 }
 
@@ -288,14 +301,13 @@ async fn gather(
     target: &Target,
     source: Source,
 ) -> Result<Gathered> {
-    let (uploaded, read) = match source {
-        Source::Stream(input) => (
-            upload_stream(context, job, target, input).await?,
-            Vec::new(),
-        ),
-        Source::Query(source) => upload_query(context, job, target, source).await?,
-    };
-    Ok(Gathered { uploaded, read })
+    match source {
+        Source::Stream(input) => Ok(Gathered {
+            uploaded: upload_stream(context, job, target, input).await?,
+            read: Vec::new(),
+        }),
+        Source::Query(source) => upload_query(context, job, target, source).await,
+    }
 }
 
 /// One attempt, a stretch of the stream at a time (see [`crate::feed`]): each takes a crew of its own,
@@ -308,7 +320,7 @@ async fn upload_stream(
 ) -> Result<Uploaded> {
     let feed = Feed::new(input);
     let query = context.environment.host.runtimes.query.clone();
-    let mut all = target.uploaded(context, WrittenCells::default());
+    let mut all = target.uploaded(context);
     let mut is_first = true;
     loop {
         let gathered = feed.gather(&query).await?;
@@ -322,8 +334,9 @@ async fn upload_stream(
                 rows_before: all.cells.rows,
                 ..write_spec(context, target)
             };
-            let cells = write_stretch(context, job, spec, bees, feed.stretch()).await?;
-            all.add(cells);
+            let uploaded = target.uploaded(context);
+            let rows = feed.stretch();
+            all.add(write_stretch(context, job, spec, bees, rows, uploaded).await?);
             all.check_partitions(context.environment.settings.max_partitions)?;
         }
         if gathered.is_last {
@@ -339,7 +352,8 @@ async fn write_stretch(
     spec: WriteSpec,
     bees: usize,
     rows: SendableRecordBatchStream,
-) -> Result<WrittenCells> {
+    mut uploaded: Uploaded,
+) -> Result<Uploaded> {
     let (host, meadow) = (
         context.environment.host.clone(),
         context.environment.meadow.clone(),
@@ -349,10 +363,11 @@ async fn write_stretch(
         let inside = TaskContext::default()
             .with_session_config(config)
             .with_runtime(chamber.runtime.clone());
-        write_cells(&host, &meadow, &spec, rows, Arc::new(inside)).await
+        uploaded.cells = write_cells(&host, &meadow, &spec, rows, Arc::new(inside)).await?;
+        Ok(uploaded)
     };
     let failure = match context.bees.run(job.label.clone(), bees, 1, work).await {
-        TaskEnd::Done(cells, _) => return Ok(cells),
+        TaskEnd::Done(uploaded, _) => return Ok(uploaded),
         TaskEnd::Failed(error, facts) => Some((error, facts)),
         TaskEnd::Lost => None,
     };
@@ -368,41 +383,57 @@ async fn upload_query(
     job: &WriteJob,
     target: &Target,
     source: QuerySource,
-) -> Result<(Uploaded, Vec<(FrameName, Arc<Snapshot>)>)> {
+) -> Result<Gathered> {
     let mut ladder = Ladder::new();
+    let mut may_share = true;
     loop {
         let schema = target.schema.clone();
         let planned = context
             .plan_insert(&source, schema, ladder.strategy)
             .await?;
+        if std::mem::take(&mut may_share)
+            && let Some(gathered) = shared_write(context, job, target, &source, &planned).await?
+        {
+            return Ok(gathered);
+        }
         let read = planned.frames.clone();
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
-        let (host, meadow) = (
-            context.environment.host.clone(),
-            context.environment.meadow.clone(),
-        );
-        let (spec, progress) = (write_spec(context, target), job.progress.clone());
-        let strategy = ladder.strategy;
+        let (environment, progress) = (context.environment.clone(), job.progress.clone());
+        let (spec, strategy) = (write_spec(context, target), ladder.strategy);
+        let mut uploaded = target.uploaded(context);
         let work = move |chamber: Chamber| async move {
-            let inside = in_chamber(&planned.context, &chamber, strategy);
-            let rows = execute_stream(planned.plan.clone(), inside.clone())?;
-            let rows = counted(rows, progress.clone());
-            let write = write_cells(&host, &meadow, &spec, rows, inside);
-            follow(&planned, &progress, write).await
+            uploaded.cells =
+                write_rows(&environment, &planned, &chamber, strategy, &spec, &progress).await?;
+            Ok(uploaded)
         };
         let failure = match context
             .bees
             .run(job.label.clone(), wanted, least, work)
             .await
         {
-            TaskEnd::Done(cells, _) => {
-                return Ok((target.uploaded(context, cells), read));
-            }
+            TaskEnd::Done(uploaded, _) => return Ok(Gathered { uploaded, read }),
             TaskEnd::Failed(error, facts) => Some((error, facts)),
             TaskEnd::Lost => None,
         };
         ladder.failed(&context.planner, failure, false)?;
     }
+}
+
+/// Runs a plan in a chamber, and its rows into cells.
+pub(crate) async fn write_rows(
+    environment: &Environment,
+    planned: &PlannedQuery,
+    chamber: &Chamber,
+    strategy: Strategy,
+    spec: &WriteSpec,
+    progress: &Arc<Progress>,
+) -> Result<WrittenCells> {
+    let inside = in_chamber(&planned.context, chamber, strategy);
+    let rows = execute_stream(planned.plan.clone(), inside.clone())?;
+    let rows = counted(rows, progress.clone());
+    let Environment { host, meadow, .. } = environment;
+    let write = write_cells(host, meadow, spec, rows, inside);
+    follow(planned, progress, write).await
 }
 
 /// Commits what was uploaded and fills the report.

@@ -209,6 +209,19 @@ pub fn frame_location(name: &FrameName, id: Option<FrameId>) -> String {
     }
 }
 
+/// The file name of a new cell. One that a task of a shared query writes says whose it is.
+pub fn cell_name(id: uuid::Uuid, query: Option<QueryId>) -> String {
+    match query {
+        None => format!("part-{id}.parquet"),
+        Some(query) => format!("part-{id}.{query}.parquet"),
+    }
+}
+
+/// Whether a key is that of a cell which a task of this query wrote.
+pub fn is_cell_of(key: &str, query: QueryId) -> bool {
+    key.ends_with(&format!(".{query}.parquet"))
+}
+
 /// The key of a cell or of a file beside it. `path` is physical and below the location: what
 /// [`crate::delta::paths::decode_path`] gives, or what a writer of ours made. Refuses a key that is
 /// too long for some store.

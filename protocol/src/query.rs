@@ -5,6 +5,7 @@
 //! ended the query. Times in them are durations. What they say is checked before it is used: no
 //! length, index or key in them is believed.
 
+use crate::delta::Add;
 use crate::envelope::{self, Body};
 use crate::format::FormatError;
 use crate::ids::{AttemptId, NodeId, QueryId};
@@ -19,6 +20,8 @@ pub const TASKS_MAX: usize = 10_000;
 pub const ATTEMPTS_MAX: u32 = 64;
 /// Most partitions of one output.
 pub const PARTITIONS_MAX: usize = 1 << 20;
+/// Most cells that one task of a write may name.
+pub const CELLS_MAX: usize = 1 << 20;
 /// Bytes of text in an error, a reason or a build.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
@@ -106,8 +109,23 @@ pub enum Outcome {
         apart: bool,
         partitions: Vec<Partition>,
     },
+    /// Cells of a write, in the frame's location and in no ledger yet.
+    Cells(Cells),
     /// No attempt can succeed: the query fails with this.
     Failed(TaskError),
+}
+
+/// What a task of a write leaves: its part of one commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cells {
+    /// In path order.
+    pub adds: Vec<Add>,
+    pub rows: u64,
+    /// Sizes of all cells together.
+    pub bytes: u64,
+    /// For people, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One partition of an output: an Arrow IPC stream in chunks, each a stream of its own.
@@ -329,6 +347,7 @@ impl Output {
         text("the bee's name", &self.bee)?;
         match &self.outcome {
             Outcome::Failed(error) => text("the error", &error.message),
+            Outcome::Cells(cells) => cells.check(),
             Outcome::Rows { partitions, .. } => {
                 if partitions.len() > PARTITIONS_MAX {
                     return Err(format!("an output of {} partitions", partitions.len()));
@@ -353,13 +372,36 @@ impl Output {
     /// Bytes of all chunks.
     pub fn data_bytes(&self) -> u64 {
         match &self.outcome {
-            Outcome::Failed(_) => 0,
+            Outcome::Failed(_) | Outcome::Cells(_) => 0,
             Outcome::Rows { partitions, .. } => partitions
                 .iter()
                 .flat_map(|part| &part.chunks)
                 .map(|chunk| chunk.length)
                 .sum(),
         }
+    }
+}
+
+impl Cells {
+    /// Paths are distinct; sizes make the sum. Whether a path stays in the location is for whoever
+    /// knows the location.
+    fn check(&self) -> Check {
+        if self.adds.len() > CELLS_MAX {
+            return Err(format!("a task of {} cells", self.adds.len()));
+        }
+        let mut bytes = 0_u64;
+        for (index, add) in self.adds.iter().enumerate() {
+            if index > 0 && self.adds[index - 1].path >= add.path {
+                return Err(format!("cell {:?} is out of order", add.path));
+            }
+            let size = u64::try_from(add.size).map_err(|_| format!("a cell of {}", add.size))?;
+            bytes = bytes.checked_add(size).ok_or("cells without end")?;
+        }
+        if bytes != self.bytes {
+            return Err(format!("cells of {bytes} bytes, not {}", self.bytes));
+        }
+        let mut warnings = self.warnings.iter();
+        warnings.try_for_each(|warning| text("a warning", warning))
     }
 }
 
@@ -480,6 +522,41 @@ mod tests {
         }
         let huge = output(&[(0, u64::MAX), (u64::MAX, 1)]);
         assert!(Output::from_bytes(&huge.to_bytes()?).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn cells_that_are_out_of_order_or_do_not_make_their_sum_are_refused() -> Result<(), FormatError>
+    {
+        let of = |cells: &[(&str, i64)], bytes| {
+            let add = |(path, size): &(&str, i64)| Add {
+                path: (*path).into(),
+                size: *size,
+                partition_values: [("p".to_string(), None)].into_iter().collect(),
+                stats: Some("{}".into()),
+                ..Add::default()
+            };
+            Output {
+                outcome: Outcome::Cells(Cells {
+                    adds: cells.iter().map(add).collect(),
+                    rows: 5,
+                    bytes,
+                    warnings: vec!["narrow".into()],
+                }),
+                ..output(&[])
+            }
+        };
+        let sound = of(&[("a", 3), ("b", 4)], 7);
+        assert_eq!(Output::from_bytes(&sound.to_bytes()?)?, sound);
+        for fault in [
+            of(&[("b", 3), ("a", 4)], 7),
+            of(&[("a", 3), ("a", 4)], 7),
+            of(&[("a", 3)], 4),
+            of(&[("a", -3)], 3),
+            of(&[("a", i64::MAX), ("b", i64::MAX), ("c", 2)], 0),
+        ] {
+            assert!(Output::from_bytes(&fault.to_bytes()?).is_err());
+        }
         Ok(())
     }
 }

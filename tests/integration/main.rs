@@ -8,6 +8,7 @@ mod buckets;
 mod cache;
 mod commands;
 mod corruption;
+mod distributed_writes;
 mod documentation;
 mod faults;
 mod gcs;

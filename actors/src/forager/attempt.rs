@@ -5,6 +5,7 @@
 
 use super::Arguments;
 use super::handle::Known;
+use super::requests::is_over;
 use crate::bee::Facts;
 use crate::bees::TaskEnd;
 use apiary_engine::behavior::abandonment::{
@@ -108,8 +109,7 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
     loop {
         let (error, facts) = match try_once(with, job, strategy).await {
             TaskEnd::Done((finished, waited), facts) => {
-                let committed = commit_rows(with, job, finished, &facts, waited).await?;
-                return Ok(AttemptEnd::Committed(committed));
+                return commit_made(with, job, finished, &facts, waited).await;
             }
             TaskEnd::Failed(error, facts) => (Some(error), facts),
             TaskEnd::Lost => (None, Facts::default()),
@@ -260,17 +260,17 @@ async fn try_once(
     with.bees.run(label, bees, bees, work).await
 }
 
-async fn commit_rows(
+async fn commit_made(
     with: &Arguments,
     job: &AttemptJob,
     finished: Finished,
     facts: &Facts,
     waited: Duration,
-) -> Result<Option<Arc<StoredOutput>>> {
+) -> Result<AttemptEnd> {
     let made = finished.made;
     // Outputs were read, if more of them than their indexes; bytes went before an output that names
     // them; then the output.
-    let path = job.path + u32::from(finished.has_fetched) + u32::from(made.apart) + 1;
+    let path = job.path + u32::from(finished.has_fetched) + u32::from(made.goes_before()) + 1;
     let facts_of_task = TaskFacts {
         rows: finished.rows,
         bytes: made.bytes,
@@ -286,16 +286,36 @@ async fn commit_rows(
         requests: finished.requests,
         path,
     };
-    let outcome = Outcome::Rows {
-        apart: made.apart,
-        partitions: made.partitions.clone(),
-    };
+    let outcome = made.outcome.clone();
     let output = output(with, job, made.id, facts_of_task, outcome);
     let output = Output {
         bee: facts.bee.clone(),
         ..output
     };
-    commit_output(&with.environment.meadow, &output, Some(made)).await
+    let meadow = with.environment.meadow.clone();
+    if !made.is_cells() {
+        let committed = commit_output(&meadow, &output, Some(made)).await?;
+        return Ok(AttemptEnd::Committed(committed));
+    }
+    // Nobody would come for the cells of an output that is later than the end.
+    let query = job.plan.query;
+    if is_over(&meadow, query).await? {
+        return Ok(match job.plan.coordinator == with.node_id {
+            // Others took this node for dead.
+            true => {
+                let reason = "the query was ended by another node";
+                AttemptEnd::LostInput(Error::corrupt(keys::query_plan(query), reason))
+            }
+            false => AttemptEnd::Released(Error::Cancelled),
+        });
+    }
+    let over = meadow.clone();
+    let commit = async move { commit_output(&over, &output, Some(made)).await };
+    let ended = meadow.aside(commit).await;
+    let committed = ended.unwrap_or_else(|error| {
+        Err(Error::Bug(format!("committing cells ended early: {error}")))
+    })?;
+    Ok(AttemptEnd::Committed(committed))
 }
 
 async fn commit_failed(with: &Arguments, job: &AttemptJob, error: TaskError) -> Result<()> {

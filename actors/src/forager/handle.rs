@@ -1,8 +1,8 @@
 //! How drivers and the Heartbeat reach the Forager.
 
-use super::{Message, requests};
+use super::{Ending, Message, requests};
 use crate::mailbox::{Address, CallError, Reply};
-use apiary_engine::distributed::StoredOutput;
+use apiary_engine::distributed::{StoredOutput, Writes};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_engine::store::Created;
@@ -26,11 +26,13 @@ pub(crate) struct ForagerHandle {
     address: Address<Message>,
 }
 
-/// A query under way: ends it, when it is dropped, as cancelled.
+/// A query under way: ends it, when it is dropped, as cancelled. Of a write that is not answered the
+/// cells that its tasks committed are deleted.
 pub(crate) struct Coordinated {
     address: Address<Message>,
     query: QueryId,
     reason: EndReason,
+    writes: Option<Arc<Writes>>,
 }
 
 impl Coordinated {
@@ -41,9 +43,14 @@ impl Coordinated {
 
 impl Drop for Coordinated {
     fn drop(&mut self) {
+        let writes = self.writes.take();
+        let ending = Ending {
+            reason: self.reason,
+            discards: writes.filter(|_| self.reason != EndReason::Answered),
+        };
         self.address.tell(Message::Finish {
             query: self.query,
-            reason: self.reason,
+            ending,
         });
     }
 }
@@ -54,12 +61,13 @@ impl ForagerHandle {
     }
 
     /// Writes a query's plan where all can see it, and tells them. Gives the query, and what will come
-    /// when all is there that the head needs.
+    /// when all is there that the head needs. `writes` is where tasks of it put cells.
     pub(crate) async fn coordinate(
         &self,
         environment: &Environment,
         plan: QueryPlan,
         head: Vec<u32>,
+        writes: Option<Arc<Writes>>,
     ) -> Result<(Coordinated, oneshot::Receiver<Result<Known>>)> {
         let query = plan.query;
         let bytes = plan
@@ -69,6 +77,7 @@ impl ForagerHandle {
             address: self.address.clone(),
             query,
             reason: EndReason::Cancelled,
+            writes,
         };
         let (reply, answer): (Reply<Result<Known>>, _) = oneshot::channel();
         let message = Message::Coordinate {

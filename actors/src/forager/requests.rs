@@ -1,16 +1,17 @@
 //! What the Forager asks of the meadow.
 
+use super::Ending;
 use crate::bees::BeesHandle;
 use apiary_engine::behavior::membership::{DEAD_PROMISES, PROMISE_DEFAULT};
 use apiary_engine::behavior::temperature::Regulation;
-use apiary_engine::distributed::{StoredOutput, read_output};
+use apiary_engine::distributed::{StoredOutput, discard_cells, read_output};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_engine::store::Meadow;
 use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
 use apiary_protocol::keys;
-use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, EndReason, QueryPlan, TaskKey};
+use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, QueryPlan, TaskKey};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeSet;
@@ -187,12 +188,22 @@ pub(super) async fn is_dead(meadow: &Meadow, node: NodeId) -> Result<bool> {
     Ok(now.map(|(_, tag)| tag) == before.map(|(_, tag)| tag))
 }
 
+/// Whether a query has ended, as far as can be seen.
+pub(super) async fn is_over(meadow: &Meadow, query: QueryId) -> Result<bool> {
+    let (plan_key, end_key) = (keys::query_plan(query), keys::query_end(query));
+    let (plan, end) = futures::join!(
+        meadow.get_start(&plan_key, 1),
+        meadow.get_start(&end_key, 1)
+    );
+    Ok(plan?.is_none() || end?.is_some())
+}
+
 /// Deletes all under a query, its end last; says first that it is over when nobody has yet.
 pub(super) async fn clean(
     environment: Environment,
     node: NodeId,
     query: QueryId,
-    end: Option<EndReason>,
+    end: Option<Ending>,
     unless_alive: Option<NodeId>,
     grace: Duration,
 ) -> Result<()> {
@@ -203,7 +214,7 @@ pub(super) async fn clean(
     {
         return Ok(());
     }
-    if let Some(reason) = end {
+    if let Some(Ending { reason, discards }) = end {
         let id = AttemptId::from_random(environment.host.entropy.bytes());
         let end = End {
             query,
@@ -216,6 +227,12 @@ pub(super) async fn clean(
             .map_err(|error| Error::Bug(format!("an end: {error}")))?;
         meadow.create(&end_key, Bytes::from(bytes)).await?;
         tokio::time::sleep(grace).await;
+        if let Some(writes) = discards {
+            // Outputs of this node that are on their way.
+            let deadline = environment.settings.storage_deadline();
+            let _ = tokio::time::timeout(deadline, meadow.quiet()).await;
+            discard_cells(meadow, query, &writes).await?;
+        }
     }
     let objects = meadow.list(&keys::query_prefix(query), None).await?;
     let keys = objects.iter().map(|object| object.location.to_string());

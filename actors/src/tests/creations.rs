@@ -172,7 +172,14 @@ async fn a_creation_that_is_lost_at_any_moment_leaves_no_empty_frame() {
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
                 assert!(found.is_none_or(|rows| rows == ROWS), "{found:?}");
             }
-            Err(error) => assert_eq!(found, None, "{error}"),
+            Err(error) => {
+                assert_eq!(found, None, "{error}");
+                // Its cells went, and its mark after them.
+                for prefix in ["default/default/u", "_making"] {
+                    let left = keys_under(&node, prefix).await;
+                    assert_eq!(left, Vec::<String>::new(), "{pause_ms}");
+                }
+            }
         }
         seen.insert(found.is_some());
     }

@@ -104,6 +104,7 @@ impl World {
             row_group_rows_max: 2_000,
             max_partitions: 1,
             rows_before: 0,
+            query: None,
         };
         let mut actions = vec![];
         let mut kept = vec![];

@@ -63,6 +63,25 @@ impl Catalog {
         self.meadow.delete(&keys::making(id)).await
     }
 
+    /// Whether cells of a frame may go to a location: it is that frame's, and of our own, or nobody's
+    /// yet. One probe of the registry.
+    pub async fn check_place(&self, frame: FrameId, location: &str) -> Result<()> {
+        let head = self.head().await?;
+        let overlaps = |other: &str| keys::locations_overlap(other, location);
+        let registry = &head.registry;
+        let mut records = registry.frames().map(|(_, record)| record);
+        let is_free = match records.find(|record| overlaps(&record.location)) {
+            Some(record) => record.id == frame && record.location == location && !record.attached,
+            None => !registry.purging.keys().any(|other| overlaps(other)),
+        };
+        match is_free {
+            true => Ok(()),
+            false => Err(Error::rejected(format!(
+                "cells of frame {frame} were to be put at {location}, which is another's, or is purged"
+            ))),
+        }
+    }
+
     /// Marks that are older than the sweep age. One list.
     pub async fn list_abandoned(&self, now_ms: i64, sweep_age: Duration) -> Result<Vec<Abandoned>> {
         let marks = self.meadow.list(keys::MAKING_PREFIX, None).await?;

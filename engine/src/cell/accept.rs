@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Delta's name for a check that a writer would have to evaluate.
 const INVARIANTS_KEY: &str = "delta.invariants";
+/// How rows in messages are counted.
+const OVER_ALL: &str = "over the whole write";
+const IN_TASK: &str = "in one task of the write";
 
 /// Judges the batches of one stream.
 #[derive(Debug)]
@@ -122,7 +125,15 @@ pub fn explain(refusal: Refusal, rows_before: u64) -> Error {
 }
 
 pub fn at_row(row: u64) -> String {
-    format!("row {row} (counted from 0 over the whole write)")
+    format!("row {row} (counted from 0 {OVER_ALL})")
+}
+
+/// A refusal of a write that is one task of several: its rows are its own.
+pub(crate) fn counted_in_task(error: Error) -> Error {
+    match error {
+        Error::Rejected(text) => Error::Rejected(text.replace(OVER_ALL, IN_TASK)),
+        error => error,
+    }
 }
 
 /// The Arrow type in which a column goes to the Parquet writer: the stored one, with strings that

@@ -2,8 +2,8 @@
 //!
 //! A write holds a bounded part of its chamber's memory: rows of the partitions that came first are
 //! encoded as they arrive, the others are sorted by partition (spilling) and encoded one partition
-//! after the other. Nothing here touches a ledger: what a failed write uploaded is deleted, what a
-//! cancelled or killed one left is in no ledger and is swept.
+//! after the other. Nothing here touches a ledger: what a failed or cancelled write uploaded is deleted,
+//! what a killed one left is in no ledger and is swept.
 //!
 //! Invariants:
 //! - The sum of `numRecords` of the adds is the number of rows that were accepted.
@@ -17,12 +17,15 @@ pub(crate) mod nans;
 mod partition;
 mod sort;
 mod statistics;
+mod unnamed;
 mod upload;
 mod writing;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use accept::counted_in_task;
+pub use unnamed::Unnamed;
 pub(crate) use upload::Upload;
 
 use crate::error::Result;
@@ -31,6 +34,7 @@ use crate::schema::FrameSchema;
 use crate::settings::Codec;
 use crate::store::Meadow;
 use apiary_protocol::delta::Add;
+use apiary_protocol::ids::QueryId;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use std::sync::Arc;
 
@@ -46,6 +50,8 @@ pub struct WriteSpec {
     pub max_partitions: usize,
     /// Rows of the same write that came before, for messages that name a row.
     pub rows_before: u64,
+    /// The query that this is one task of; its cells are named after it.
+    pub query: Option<QueryId>,
 }
 
 /// Cells that are in the meadow and not yet in any ledger.
@@ -60,7 +66,8 @@ pub struct WrittenCells {
 }
 
 /// Validates, splits, cuts and uploads a stream. Memory comes from `context`'s pool, spills go to its
-/// disk manager. On an error, what was uploaded is deleted before it returns.
+/// disk manager. On an error, what was uploaded is deleted before it returns; when it is dropped,
+/// beside whatever goes on then (see [`Meadow::discard`]).
 ///
 /// `Error::Rejected` names column and row of the first value that the frame does not accept.
 pub async fn write_cells(

@@ -86,6 +86,7 @@ fn spec(schema: Schema, partitions: &[&str]) -> WriteSpec {
         row_group_rows_max: 256 * 1024,
         max_partitions: 20_000,
         rows_before: 0,
+        query: None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::store::Meadow;
 use apiary_protocol::delta::Add;
 use apiary_protocol::delta::paths::encode_path;
+use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -29,12 +30,12 @@ const CHUNK_ROWS_MAX: usize = 64 * 1024;
 const BUDGET_BYTES_MIN: u64 = 1 << 20;
 /// Uploads of finished cells that run while the next cell is made.
 const UPLOADS_MAX: usize = 8;
-const DELETES_AT_ONCE: usize = 8;
 
 pub struct Writing {
     host: Host,
     meadow: Meadow,
     location: String,
+    query: Option<QueryId>,
     target_cell_bytes: u64,
     max_partitions: usize,
     partition_columns: Vec<String>,
@@ -109,6 +110,7 @@ impl Writing {
             host: host.clone(),
             meadow: meadow.clone(),
             location: spec.location.clone(),
+            query: spec.query,
             target_cell_bytes: spec.target_cell_bytes,
             max_partitions: spec.max_partitions.min(super::sort::PARTITIONS_MAX),
             partition_columns: spec.schema.partition_columns.clone(),
@@ -146,6 +148,8 @@ impl Writing {
                 self.rows
             )));
         }
+        // They are the caller's from here on.
+        self.keys.clear();
         let mut adds = std::mem::take(&mut self.adds);
         adds.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(WrittenCells {
@@ -161,19 +165,10 @@ impl Writing {
     /// Deletes whatever may have been uploaded.
     pub async fn discard(&mut self) {
         self.uploads.clear();
-        let meadow = self.meadow.clone();
-        let deletes = futures::stream::iter(std::mem::take(&mut self.keys)).map(|key| {
-            let meadow = meadow.clone();
-            async move {
-                if let Err(error) = meadow.delete(&key).await {
-                    tracing::warn!(%key, %error, "a cell of a failed write was not deleted");
-                }
-            }
-        });
-        deletes
-            .buffer_unordered(DELETES_AT_ONCE)
-            .collect::<Vec<()>>()
-            .await;
+        let keys = std::mem::take(&mut self.keys);
+        if let Err(error) = self.meadow.discard(async {}, keys).await {
+            tracing::error!(%error, "deleting the cells of a failed write ended early");
+        }
     }
 
     async fn write_whole(
@@ -329,7 +324,8 @@ impl Writing {
 
     fn open(&mut self, partition: &Partition) -> Result<(CellWriter, String)> {
         let id = uuid::Builder::from_random_bytes(self.host.entropy.bytes()).into_uuid();
-        let path = format!("{}part-{id}.parquet", partition.directory);
+        let name = keys::cell_name(id, self.query);
+        let path = format!("{}{name}", partition.directory);
         let key = keys::cell(&self.location, &path).map_err(|error| {
             Error::rejected(format!(
                 "a cell at {:?} {}; partition by fewer columns or by shorter values",
@@ -430,6 +426,20 @@ impl Writing {
                 self.location
             ))
         })
+    }
+}
+
+/// A write that is dropped was cancelled.
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        if keys.is_empty() {
+            return;
+        }
+        // A put that is on its way would land after its deletion.
+        let uploads = std::mem::take(&mut self.uploads);
+        let landed = uploads.for_each(|_| std::future::ready(()));
+        drop(self.meadow.discard(landed, keys));
     }
 }
 

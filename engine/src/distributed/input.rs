@@ -85,6 +85,7 @@ impl StoredOutput {
     fn chunks(&self, partition: usize) -> Result<Vec<Chunk>> {
         match &self.output.outcome {
             Outcome::Failed(error) => Err(super::local_error(error)),
+            Outcome::Cells(_) => Err(Error::corrupt(&self.key, "it is of cells and not of rows")),
             Outcome::Rows { partitions, .. } => match partitions.get(partition) {
                 Some(found) => Ok(found.chunks.clone()),
                 None => Err(Error::corrupt(
@@ -388,5 +389,15 @@ fn message_bytes(bytes: &[u8]) -> std::result::Result<usize, String> {
     match body <= after {
         true => Ok(PREFIX_BYTES + length + body),
         false => Err(torn()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An output as if it had been read.
+    pub(in super::super) fn stored(output: Output) -> Arc<StoredOutput> {
+        Arc::new(StoredOutput::new(output, Bytes::new(), 0))
     }
 }

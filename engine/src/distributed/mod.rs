@@ -3,7 +3,8 @@
 //! [`cut`] makes stages and tasks of a physical plan; a task is a plan whose leaves are scans and
 //! reads of earlier outputs. [`run_task`] runs one and gives its whole output, which becomes one
 //! object that is created if absent: whoever finished first has it, and everybody reads only that.
-//! [`Inputs`] is how a running plan reads outputs.
+//! [`Inputs`] is how a running plan reads outputs. The rows of a write become cells in its tasks (see
+//! [`cut_write`]); what is committed of those is the list of them.
 //!
 //! Nothing here waits for another node, lists, or decides who runs what: actors do.
 //!
@@ -17,9 +18,11 @@ mod exchange;
 mod input;
 mod options;
 mod output;
+mod sink;
 mod task;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,10 @@ pub use input::{Inputs, StoredOutput, read_output};
 use options::restored;
 pub use options::saved;
 pub use output::{Made, commit_failure, commit_output};
+pub(crate) use sink::EncodedSink;
+pub use sink::{CellWriteExec, Sink};
 pub use task::{Finished, TaskJob, ready_plan, run_task};
+pub use write::{CutWrite, Writes, collect_cells, cut_write, discard_cells};
 
 use crate::error::{Error, ErrorKind};
 use apiary_protocol::keys;

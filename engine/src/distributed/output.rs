@@ -2,22 +2,23 @@
 //!
 //! Chunks wait in memory until the task ends, and go in front of nobody: a small output is one object.
 //! When there are too many bytes for that, they stream to an object of their own under a name that
-//! only this attempt has, and the output is a small index over it. An attempt that loses deletes what
-//! it uploaded.
+//! only this attempt has, and the output is a small index over it. Of a write the output is the list of
+//! cells that its attempt put into the frame. An attempt that loses deletes what it uploaded.
 
 use super::input::{OUTPUT_HEADER_BYTES, OUTPUT_MAGIC, StoredOutput};
-use crate::cell::Upload;
+use crate::cell::{Unnamed, Upload};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::store::{Created, Meadow};
 use apiary_protocol::ids::{AttemptId, QueryId};
 use apiary_protocol::keys;
-use apiary_protocol::query::{Chunk, Failure, Output, Partition, TaskKey};
+use apiary_protocol::query::{Cells, Chunk, Failure, Outcome, Output, Partition, TaskKey};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
+use object_store::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
@@ -44,11 +45,36 @@ pub(super) fn chunk_bytes(budget_bytes: u64, partitions: usize) -> usize {
 #[derive(Debug)]
 pub struct Made {
     pub id: AttemptId,
-    pub partitions: Vec<Partition>,
-    /// The chunks, when they are not apart.
+    pub outcome: Outcome,
+    /// The chunks of rows, when they are not apart.
     chunks: Vec<Bytes>,
-    pub apart: bool,
+    /// Of all chunks, or of all cells.
     pub bytes: u64,
+    /// The cells, deleted when they become no output.
+    cells: Option<Unnamed>,
+}
+
+impl Made {
+    /// What a task of a write made.
+    pub(super) fn of_cells(host: &Host, cells: Cells, owned: Unnamed) -> Self {
+        Self {
+            id: AttemptId::from_random(host.entropy.bytes()),
+            bytes: cells.bytes,
+            outcome: Outcome::Cells(cells),
+            chunks: Vec::new(),
+            cells: Some(owned),
+        }
+    }
+
+    /// Whether objects were put before the output that names them.
+    pub fn goes_before(&self) -> bool {
+        self.is_cells() || matches!(self.outcome, Outcome::Rows { apart: true, .. })
+    }
+
+    /// Whether it is cells, which stay in the frame's location: nothing under the query's prefix.
+    pub fn is_cells(&self) -> bool {
+        self.cells.is_some()
+    }
 }
 
 /// Where the chunks of all partitions go.
@@ -133,10 +159,10 @@ impl Sink {
         }
         Ok(Made {
             id: self.id,
-            partitions,
+            outcome: Outcome::Rows { apart, partitions },
             chunks: state.waiting,
-            apart,
             bytes: state.bytes,
+            cells: None,
         })
     }
 }
@@ -208,18 +234,53 @@ fn unwritable(error: arrow::error::ArrowError) -> Error {
 }
 
 /// Commits an output, and gives it as it can be read; `None` when the task has one already, and what
-/// this attempt uploaded is gone again.
+/// this attempt uploaded is gone again. Cells are durable before an output names them, and then the
+/// coordinator's. To be run to its end: of a create that is left alone nobody knows whose the cells are.
 pub async fn commit_output(
     meadow: &Meadow,
     output: &Output,
     made: Option<Made>,
 ) -> Result<Option<Arc<StoredOutput>>> {
+    let (chunks, cells) = made.map_or((Vec::new(), None), |made| (made.chunks, made.cells));
+    let (body, data_at) = body(output, &chunks)?;
+    let key = keys::query_output(output.query, output.key);
+    let cells = cells.map_or(Vec::new(), Unnamed::hand_over);
+    let named = cells.iter().map(|key| Path::parse(key));
+    let named = named
+        .collect::<std::result::Result<Vec<Path>, _>>()
+        .map_err(|error| Error::Bug(format!("a cell of an output: {error}")))?;
+    let created = meadow.create_naming(&key, body.clone(), named).await;
+    let lost = !matches!(
+        created,
+        Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
+    );
+    let apart = matches!(output.outcome, Outcome::Rows { apart: true, .. });
+    if lost && apart {
+        let data = keys::query_data(output.query, output.key, output.id);
+        if let Err(error) = meadow.delete(&data).await {
+            tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
+        }
+    }
+    if lost && !cells.is_empty() {
+        drop(meadow.discard(async {}, cells).await);
+    }
+    Ok(match created? {
+        Created::Ours => {
+            let head = body.slice(data_at..);
+            let stored = StoredOutput::new(output.clone(), head, data_at as u64);
+            Some(Arc::new(stored))
+        }
+        Created::Theirs(_) => None,
+    })
+}
+
+/// An output's object, and where its chunks begin.
+fn body(output: &Output, chunks: &[Bytes]) -> Result<(Bytes, usize)> {
     let envelope = output
         .to_bytes()
         .map_err(|error| Error::Bug(format!("an output: {error}")))?;
     let length = u32::try_from(envelope.len())
         .map_err(|_| Error::Bug("an output with an index of 4 GiB".into()))?;
-    let chunks = made.as_ref().map_or(&[][..], |made| made.chunks.as_slice());
     let data_bytes: usize = chunks.iter().map(Bytes::len).sum();
     let mut body = Vec::with_capacity(OUTPUT_HEADER_BYTES + envelope.len() + data_bytes);
     body.extend_from_slice(OUTPUT_MAGIC);
@@ -228,28 +289,7 @@ pub async fn commit_output(
     chunks
         .iter()
         .for_each(|chunk| body.extend_from_slice(chunk));
-    let key = keys::query_output(output.query, output.key);
-    let body = Bytes::from(body);
-    let created = meadow.create(&key, body.clone()).await;
-    let lost = !matches!(
-        created,
-        Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })
-    );
-    if lost && made.is_some_and(|made| made.apart) {
-        let data = keys::query_data(output.query, output.key, output.id);
-        if let Err(error) = meadow.delete(&data).await {
-            tracing::warn!(%error, "what a late attempt uploaded stays until the query's end");
-        }
-    }
-    let data_at = OUTPUT_HEADER_BYTES + envelope.len();
-    Ok(match created? {
-        Created::Ours => Some(Arc::new(StoredOutput::new(
-            output.clone(),
-            body.slice(data_at..),
-            data_at as u64,
-        ))),
-        Created::Theirs(_) => None,
-    })
+    Ok((Bytes::from(body), OUTPUT_HEADER_BYTES + envelope.len()))
 }
 
 /// Leaves the record of a failed attempt.

@@ -1,7 +1,10 @@
-//! Running one task of a distributed query: decode, execute all partitions together, encode.
+//! Running one task of a distributed query: decode, execute all partitions together, encode the rows or
+//! write them as cells.
 
 use super::input::Inputs;
 use super::output::{Made, PartitionWriter, Sink, chunk_bytes};
+use super::sink::CellWriteExec;
+use super::write::write_task;
 use crate::behavior::abandonment::{SpillingJoins, Strategy};
 use crate::error::{Error, Result};
 use crate::sql::{self, CacheTotals, Environment};
@@ -51,8 +54,9 @@ pub struct Finished {
     pub has_fetched: bool,
 }
 
-/// Runs a task with the memory and scratch of `runtime`. Uploads what does not fit into one object;
-/// commits nothing.
+/// Runs a task with the memory and scratch of `runtime`. Uploads what does not fit into one object, and
+/// the cells of a write; commits nothing. What was uploaded of cells is deleted again when this, or what
+/// it gives, is dropped.
 pub async fn run_task(
     environment: &Environment,
     job: TaskJob,
@@ -73,52 +77,89 @@ pub async fn run_task(
         let reason = format!("{partitions} partitions, not {}", job.partitions);
         return Err(Error::corrupt("a serialised plan", reason));
     }
-    let sink = Sink::new(&environment.host, &environment.meadow, job.query, job.key);
-    let chunk_bytes = chunk_bytes(budget_bytes, partitions);
-    let held = MemoryConsumer::new("task output").register(context.memory_pool());
-    held.try_grow(chunk_bytes * partitions)?;
-    let stored_rows = Arc::new(AtomicU64::new(0));
-    let mut running = JoinSet::new();
-    for partition in 0..partitions {
-        let rows = plan.execute(partition, Arc::clone(&context))?;
-        let writer = PartitionWriter::new(Arc::clone(&sink), plan.schema(), chunk_bytes);
-        let stored = Arc::clone(&stored_rows);
-        running.spawn(async move { (partition, store(rows, writer, &stored).await) });
-    }
-    let mut stored = vec![Partition::default(); partitions];
+    let rows = Arc::new(AtomicU64::new(0));
+    let made = {
+        let work = async {
+            match plan.downcast_ref::<CellWriteExec>() {
+                Some(write) => {
+                    let rows = Arc::clone(&rows);
+                    let query = job.query;
+                    let written = write_task(environment, write, query, context, rows).await;
+                    let (cells, owned) = written?;
+                    Ok(Made::of_cells(&environment.host, cells, owned))
+                }
+                None => store_rows(environment, &job, &plan, context, budget_bytes, &rows).await,
+            }
+        };
+        watched(&job, &plan, &rows, work).await?
+    };
+    let totals = sql::scan_totals(&plan)?;
+    let (input_bytes, input_requests) = job.inputs.totals();
+    Ok(Finished {
+        made,
+        rows: rows.load(Ordering::Relaxed),
+        cached: totals.cached.unwrap_or_default(),
+        read_bytes: totals.read_bytes + input_bytes,
+        requests: totals.requests + input_requests,
+        has_fetched: job.inputs.has_fetched(),
+    })
+}
+
+/// Does the work of a task, and notes meanwhile that it gets on.
+async fn watched<T>(
+    job: &TaskJob,
+    plan: &Arc<dyn ExecutionPlan>,
+    rows: &AtomicU64,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
     let mut look = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
-            ended = running.join_next() => ended,
+            outcome = &mut work => return outcome,
             _ = look.tick() => {
-                let totals = sql::scan_totals(&plan)?;
-                let got_on = stored_rows.load(Ordering::Relaxed)
+                let totals = sql::scan_totals(plan)?;
+                let got_on = rows.load(Ordering::Relaxed)
                     + totals.got_bytes()
                     + totals.spilled_bytes
                     + job.inputs.totals().0;
                 job.progress.store(got_on, Ordering::Relaxed);
-                continue;
             }
-        };
-        let Some(ended) = ended else { break };
+        }
+    }
+}
+
+/// All partitions of a task together, as its output.
+async fn store_rows(
+    environment: &Environment,
+    job: &TaskJob,
+    plan: &Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    budget_bytes: u64,
+    stored_rows: &Arc<AtomicU64>,
+) -> Result<Made> {
+    let partitions = job.partitions;
+    let sink = Sink::new(&environment.host, &environment.meadow, job.query, job.key);
+    let chunk_bytes = chunk_bytes(budget_bytes, partitions);
+    let held = MemoryConsumer::new("task output").register(context.memory_pool());
+    held.try_grow(chunk_bytes * partitions)?;
+    let mut running = JoinSet::new();
+    for partition in 0..partitions {
+        let rows = plan.execute(partition, Arc::clone(&context))?;
+        let writer = PartitionWriter::new(Arc::clone(&sink), plan.schema(), chunk_bytes);
+        let stored = Arc::clone(stored_rows);
+        running.spawn(async move { (partition, store(rows, writer, &stored).await) });
+    }
+    let mut stored = vec![Partition::default(); partitions];
+    while let Some(ended) = running.join_next().await {
         let (partition, result) = ended.map_err(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Error::Cancelled,
         })?;
         stored[partition] = result?;
     }
-    let rows = stored.iter().map(|partition| partition.rows).sum();
-    let totals = sql::scan_totals(&plan)?;
-    let (input_bytes, input_requests) = job.inputs.totals();
-    Ok(Finished {
-        made: sink.finish(stored).await?,
-        rows,
-        cached: totals.cached.unwrap_or_default(),
-        read_bytes: totals.read_bytes + input_bytes,
-        requests: totals.requests + input_requests,
-        has_fetched: job.inputs.has_fetched(),
-    })
+    sink.finish(stored).await
 }
 
 /// A part of a cut plan out of its bytes, to be run once: in the session of the planning node, over

@@ -5,7 +5,7 @@ use crate::behavior::abandonment::Strategy;
 use crate::error::Result;
 use crate::sql::{Environment, PlannedQuery, encode_plan};
 use apiary_protocol::ids::{NodeId, QueryId};
-use apiary_protocol::query::{Outcome, Output, TaskFacts, TaskKey};
+use apiary_protocol::query::{Output, TaskFacts, TaskKey};
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::collect;
 use std::sync::Arc;
@@ -13,8 +13,7 @@ use std::sync::Arc;
 /// Budget of each task's output buffers.
 const BUDGET_BYTES: u64 = 64 << 20;
 
-/// The rows of a cut plan. Each task runs from bytes, with `inputs` of its own; each is run `times`
-/// times, and only the first output counts.
+/// The rows of a cut plan; see [`run_stages`].
 pub async fn run_cut(
     environment: &Environment,
     planned: &PlannedQuery,
@@ -22,6 +21,19 @@ pub async fn run_cut(
     query: QueryId,
     times: usize,
 ) -> Result<Vec<RecordBatch>> {
+    run_stages(environment, planned, cut, query, times).await?;
+    run_head(environment, planned, cut, query).await
+}
+
+/// Runs all but the head. Each task runs from bytes, with `inputs` of its own; each is run `times`
+/// times, and only the first output counts.
+pub async fn run_stages(
+    environment: &Environment,
+    planned: &PlannedQuery,
+    cut: &Cut,
+    query: QueryId,
+    times: usize,
+) -> Result<()> {
     let meadow = &environment.meadow;
     let options = Arc::new(saved(planned.context.session_config()));
     let runtime = planned.context.runtime_env();
@@ -52,10 +64,7 @@ pub async fn run_cut(
                     attempt: time as u32,
                     id: finished.made.id,
                     facts: TaskFacts::default(),
-                    outcome: Outcome::Rows {
-                        apart: finished.made.apart,
-                        partitions: finished.made.partitions.clone(),
-                    },
+                    outcome: finished.made.outcome.clone(),
                 };
                 let ours = commit_output(meadow, &output, Some(finished.made)).await?;
                 assert_eq!(
@@ -66,7 +75,7 @@ pub async fn run_cut(
             }
         }
     }
-    run_head(environment, planned, cut, query).await
+    Ok(())
 }
 
 /// The rows of the head over the outputs that are there.

@@ -11,8 +11,7 @@ use super::pieces::Piece;
 use super::scan::{FrameScanExec, ScanIdentity};
 use super::windows::WindowPiecesExec;
 use super::{Caches, Environment};
-use crate::distributed::EncodedRead;
-use crate::distributed::ExchangeReadExec;
+use crate::distributed::{CellWriteExec, EncodedRead, EncodedSink, ExchangeReadExec};
 use crate::error::{Error, Result};
 use crate::ledger::Cell;
 use crate::store::Meadow;
@@ -68,6 +67,8 @@ struct EncodedScan {
 enum Encoded {
     Scan(EncodedScan),
     Read(EncodedRead),
+    /// No leaf: what it has for a template is its input.
+    Write(EncodedSink),
 }
 
 impl EncodedScan {
@@ -215,6 +216,7 @@ impl PhysicalExtensionCodec for FrameCodec {
         match encoded {
             Encoded::Scan(scan) => Ok(Arc::new(self.decode_scan(scan, template)?)),
             Encoded::Read(read) => Ok(Arc::new(ExchangeReadExec::decode(read, template)?)),
+            Encoded::Write(write) => Ok(CellWriteExec::decode(write, Arc::clone(template))?),
         }
     }
 
@@ -258,6 +260,18 @@ pub(crate) fn encode_read(
     context: &ExecutionPlanEncodeCtx<'_>,
 ) -> DfResult<PhysicalPlanNode> {
     encode_leaf(&Encoded::Read(read.encoded()), read.template()?, context)
+}
+
+/// The same for what becomes of a task's rows.
+pub(crate) fn encode_write(
+    write: &CellWriteExec,
+    context: &ExecutionPlanEncodeCtx<'_>,
+) -> DfResult<PhysicalPlanNode> {
+    let encoded = Encoded::Write(write.encoded()?);
+    let [input] = write.children()[..] else {
+        return Err(Error::Bug("a write over no input".into()).into());
+    };
+    encode_leaf(&encoded, Arc::clone(input), context)
 }
 
 fn encode_leaf(

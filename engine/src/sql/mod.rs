@@ -33,8 +33,8 @@ mod windows;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use codec::encode_read;
 pub use codec::{FrameCodec, decode_plan, encode_plan};
+pub(crate) use codec::{encode_read, encode_write};
 pub use dialect::parse;
 pub use explain::{CacheTotals, ScanTotals, explain_rows, scan_totals, scanned_cells};
 pub use insert::plan_insert;

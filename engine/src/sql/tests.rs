@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    fn name(&self, text: &str) -> FrameName {
+    pub(crate) fn name(&self, text: &str) -> FrameName {
         let parts: Vec<String> = text.split('.').map(str::to_string).collect();
         self.session.resolve(&parts).unwrap()
     }
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    fn snapshot(&self, name: &FrameName) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self, name: &FrameName) -> Arc<Snapshot> {
         Arc::clone(&self.fixed.0.lock()[name])
     }
 
@@ -158,7 +158,7 @@ impl World {
         self.snapshot(name).location.clone()
     }
 
-    async fn create(&self, name: &FrameName, schema: FrameSchema) {
+    pub(crate) async fn create(&self, name: &FrameName, schema: FrameSchema) {
         let catalog = &self.environment.catalog;
         catalog.create_hive(&name.hive, true).await.unwrap();
         catalog
@@ -169,7 +169,7 @@ impl World {
         self.fixed.0.lock().insert(name.clone(), snapshot);
     }
 
-    async fn commit(&self, name: &FrameName, actions: Vec<Action>) {
+    pub(crate) async fn commit(&self, name: &FrameName, actions: Vec<Action>) {
         let Environment {
             host,
             meadow,
@@ -221,12 +221,28 @@ impl World {
         plan_query(&self.environment, &self.session, &statement, &self.crew).await
     }
 
+    /// Plans the rows of an `INSERT`.
+    pub(crate) async fn plan_insert(&self, text: &str) -> Result<PlannedQuery> {
+        let Statement::Insert {
+            frame,
+            columns,
+            source,
+            ..
+        } = parse(text)?.remove(0)
+        else {
+            panic!("{text} is no INSERT")
+        };
+        let schema = &self.snapshot(&self.name(&frame.join("."))).schema;
+        let (environment, session) = (&self.environment, &self.session);
+        plan_insert(environment, session, schema, &columns, &source, &self.crew).await
+    }
+
     async fn try_sql(&self, text: &str) -> Result<Vec<RecordBatch>> {
         let planned = self.plan(text).await?;
         Ok(collect(planned.plan, planned.context).await?)
     }
 
-    async fn sql(&self, text: &str) -> String {
+    pub(crate) async fn sql(&self, text: &str) -> String {
         let batches = self.try_sql(text).await.unwrap();
         pretty_format_batches(&batches).unwrap().to_string()
     }

@@ -8,6 +8,7 @@
 mod body;
 mod cloud;
 mod create;
+mod discard;
 mod local;
 mod open;
 mod pace;
@@ -44,6 +45,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// Most bytes of an object that is read whole. Nothing of ours but a cell is near it, and cells are
 /// read by ranges.
@@ -130,6 +132,8 @@ pub struct Meadow {
     /// Set when whoever holds this one must not make many requests at once.
     pace: Option<Arc<Pace>>,
     speed: Arc<Speed>,
+    /// See [`Meadow::aside`].
+    aside: TaskTracker,
 }
 
 impl Meadow {
@@ -201,6 +205,7 @@ impl Meadow {
             sweep_age: settings.sweep_age(),
             pace: None,
             speed: Arc::default(),
+            aside: TaskTracker::new(),
         }
     }
 

@@ -100,6 +100,40 @@ async fn a_failing_input_leaves_no_objects() {
 }
 
 #[tokio::test]
+async fn a_write_that_is_cancelled_takes_its_cells_away() {
+    for partitions in [vec![], vec!["a"]] {
+        let world = world(64 << 20, 2);
+        let rows = noise(if partitions.is_empty() {
+            400_000
+        } else {
+            2_000
+        });
+        let schema = rows.schema();
+        let mut spec = spec(schema.as_ref().clone(), &partitions);
+        spec.target_cell_bytes = 1 << 20;
+        let rows = futures::stream::iter([Ok(rows.clone()), Ok(rows)]);
+        let endless = futures::StreamExt::chain(rows, futures::stream::pending());
+        let input = Box::pin(RecordBatchStreamAdapter::new(schema, endless));
+        let (host, meadow) = (world.host.clone(), world.meadow.clone());
+        let context = world.context.clone();
+        let write =
+            tokio::spawn(async move { write_cells(&host, &meadow, &spec, input, context).await });
+        // Partitions are written when all rows are in.
+        let is_begun = async {
+            while partitions.is_empty() && world.object_count().await == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        is_begun.await;
+        write.abort();
+        assert!(write.await.unwrap_err().is_cancelled());
+        world.meadow.quiet().await;
+        assert_eq!(world.object_count().await, 0);
+        assert_eq!(world.context.memory_pool().reserved(), 0);
+    }
+}
+
+#[tokio::test]
 async fn an_empty_input_makes_no_cell() {
     let world = world(64 << 20, 1);
     let empty = noise(1).slice(0, 0);

@@ -53,6 +53,7 @@ impl World {
             row_group_rows_max,
             max_partitions: 1,
             rows_before: 0,
+            query: None,
         };
         let rows = futures::stream::iter(vec![Ok(rows.clone())]);
         let schema = Arc::clone(&spec.schema.logical);

@@ -1,0 +1,158 @@
+//! A write that is shared: its tasks put cells into the frame, and this node commits all of them in one
+//! version; or its rows come together here, in their order, and this node writes them.
+//!
+//! Invariants: what is handed on is of one execution of the query, each task's cells once; cells are
+//! handed on or deleted, as far as anybody here knows of them; the query is over before anything is
+//! committed, so nobody waits for its ledger.
+
+use super::{Head, Rows, Shared, Unanswered, cut, ended, is_considered, offer, publish};
+use crate::bees::TaskEnd;
+use crate::chamber::Chamber;
+use crate::commit::Uploaded;
+use crate::context::{Context, Ladder};
+use crate::read::EXECUTIONS_MAX;
+use crate::write::{Gathered, QuerySource, Target, WriteJob, write_rows, write_spec};
+use apiary_engine::distributed::{Sink, Writes, collect_cells, is_lost_input};
+use apiary_engine::error::{Error, Result};
+use apiary_engine::ledger::Snapshot;
+use apiary_engine::sql::PlannedQuery;
+use apiary_protocol::names::FrameName;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Gathers the cells of a write by the swarm, when it can be shared and should be. `planned` is the plan
+/// for this node alone.
+pub(crate) async fn shared_write(
+    context: &Context,
+    job: &WriteJob,
+    target: &Target,
+    source: &QuerySource,
+    planned: &PlannedQuery,
+) -> Result<Option<Gathered>> {
+    let mut executions_lost = 0;
+    loop {
+        let Some((shared, read)) = begin(context, job, target, source, planned).await? else {
+            return Ok(None);
+        };
+        match run(context, job, target, shared).await {
+            Ok(uploaded) => {
+                let limit = context.environment.settings.max_partitions;
+                uploaded.check_partitions(limit)?;
+                return Ok(Some(Gathered { uploaded, read }));
+            }
+            Err(Unanswered::Failed(error)) => return Err(error),
+            Err(Unanswered::LostInput(error)) => {
+                executions_lost += 1;
+                if executions_lost >= EXECUTIONS_MAX {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the write is run once more");
+            }
+        }
+    }
+}
+
+type Read = Vec<(FrameName, Arc<Snapshot>)>;
+
+/// Shares the rows of a write, with what they are read from.
+async fn begin(
+    context: &Context,
+    job: &WriteJob,
+    target: &Target,
+    source: &QuerySource,
+    planned: &PlannedQuery,
+) -> Result<Option<(Shared, Read)>> {
+    let distribute = context.environment.settings.distribute;
+    if planned.frames.is_empty() || !is_considered(distribute, planned.scan_bytes) {
+        return Ok(None);
+    }
+    let sink = target.frame.map(|frame| Sink {
+        frame,
+        spec: write_spec(context, target),
+    });
+    let written = async {
+        let offer = offer(context, context.swarm.refresh().await?.as_ref()).await;
+        if !offer.is_wanted(distribute, planned.scan_bytes) {
+            return Ok(Err("it is not worth it".into()));
+        }
+        let schema = target.schema.clone();
+        let shared = context.plan_shared_insert(source, schema).await?;
+        let read = shared.frames.clone();
+        let written = cut(context, shared, &planned.schema, &offer, Rows::Cells(sink)).await?;
+        Ok::<_, Error>(written.map(|written| (written, offer, read)))
+    };
+    match written.await {
+        Ok(Ok((written, offer, read))) => {
+            if let Some(making) = target.making.as_ref().filter(|_| written.writing.is_some()) {
+                making.share();
+            }
+            let location = Some(target.location.as_str());
+            let shared = publish(context, job.deadline, written, &offer, None, location).await?;
+            return Ok(Some((shared, read)));
+        }
+        Ok(Err(reason)) => tracing::debug!(reason, write = job.label, "the write is not shared"),
+        Err(error) => tracing::warn!(%error, write = job.label, "the write is not shared"),
+    }
+    Ok(None)
+}
+
+async fn run(
+    context: &Context,
+    job: &WriteJob,
+    target: &Target,
+    shared: Shared,
+) -> std::result::Result<Uploaded, Unanswered> {
+    let writes = shared.writes.clone();
+    let (coordinated, head) = shared.gathered().await;
+    let uploaded = match (head, writes) {
+        (Ok(head), Some(writes)) => head.collect(context, job, target, &writes).await,
+        (Ok(head), None) => head.write(context, job, target).await,
+        (Err(error), _) => Err(error),
+    };
+    // Without a pause between the two: the cells are deleted by whoever has them then.
+    ended(coordinated, uploaded)
+}
+
+impl Head {
+    /// The cells of all tasks.
+    async fn collect(
+        &self,
+        context: &Context,
+        job: &WriteJob,
+        target: &Target,
+        writes: &Writes,
+    ) -> Result<Uploaded> {
+        let meadow = &context.environment.meadow;
+        let cells = collect_cells(meadow, self.query, &self.known, writes).await?;
+        job.progress.rows_done.store(cells.rows, Ordering::Relaxed);
+        let mut uploaded = target.uploaded(context);
+        uploaded.cells = cells;
+        Ok(uploaded)
+    }
+
+    /// The rows that come together here, as cells.
+    async fn write(&self, context: &Context, job: &WriteJob, target: &Target) -> Result<Uploaded> {
+        let mut ladder = Ladder::new();
+        loop {
+            let (head, environment) = (self.clone(), context.environment.clone());
+            let (spec, progress) = (write_spec(context, target), job.progress.clone());
+            let (strategy, mut uploaded) = (ladder.strategy, target.uploaded(context));
+            let work = move |chamber: Chamber| async move {
+                let planned = head.decode(&environment, &chamber, strategy)?;
+                uploaded.cells =
+                    write_rows(&environment, &planned, &chamber, strategy, &spec, &progress)
+                        .await?;
+                Ok(uploaded)
+            };
+            let bees = context.chambers.division().bees;
+            let least = if strategy.whole_crew { bees } else { 1 };
+            let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
+                TaskEnd::Done(uploaded, _) => return Ok(uploaded),
+                TaskEnd::Failed(error, _) if is_lost_input(&error) => return Err(error),
+                TaskEnd::Failed(error, facts) => Some((error, facts)),
+                TaskEnd::Lost => None,
+            };
+            ladder.failed(&context.planner, failure, false)?;
+        }
+    }
+}
