@@ -72,3 +72,36 @@ fn column(schema: &Schema, index: usize) -> Result<Arc<dyn PhysicalExpr>> {
     };
     Ok(Arc::new(Column::new(field.name(), index)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field};
+
+    #[test]
+    fn columns_stay_constant_and_equal_and_unknown_ones_are_refused() {
+        let fields = ["a", "b", "c", "d"].map(|name| Field::new(name, DataType::Int64, true));
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let of = |index: usize| column(&schema, index).unwrap();
+        let mut known = EquivalenceProperties::new(Arc::clone(&schema));
+        let per_partition = ConstExpr::new(of(3), AcrossPartitions::Heterogeneous);
+        let everywhere = ConstExpr::new(of(0), AcrossPartitions::Uniform(None));
+        known.add_constants([per_partition, everywhere]).unwrap();
+        known.add_equal_conditions(of(2), of(1)).unwrap();
+
+        let agreement = Agreement::of(&known);
+        let nothing = || EquivalenceProperties::new(Arc::clone(&schema));
+        let again = agreement.added_to(nothing()).unwrap();
+        assert_eq!(Agreement::of(&again), agreement);
+        assert!(again.is_expr_constant(&of(0)).is_some());
+        assert!(again.is_expr_constant(&of(3)).is_none());
+        assert!(again.eq_group().exprs_equal(&of(1), &of(2)));
+
+        let unknown = Agreement {
+            constant: vec![4],
+            equal: vec![],
+        };
+        let error = unknown.added_to(nothing()).unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Corrupt);
+    }
+}

@@ -285,9 +285,7 @@ impl Cutting<'_> {
         let read = ExchangeReadExec::new(self.query, reads, node.properties())?;
         Ok(Transformed::yes(Arc::new(read)))
     }
-}
 
-impl Cutting<'_> {
     /// A window looks up how its input is sorted, and what made a sort key needless may be more than what
     /// is known of rows that crossed a boundary.
     fn check_windows(&mut self, plan: &Plan) -> DfResult<()> {
