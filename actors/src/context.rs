@@ -20,6 +20,7 @@ use apiary_engine::behavior::mason::plan_crew;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::sql::{self, Crew, Environment, PlannedQuery, Session};
+use apiary_engine::store::StoreTime;
 use apiary_protocol::ids::NodeId;
 use datafusion::execution::TaskContext;
 use datafusion::sql::parser::Statement as SqlStatement;
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) results: Arc<ResultsBudget>,
     /// Commits under way; each runs to its end, whatever becomes of who asked for it.
     pub(crate) commits: TaskTracker,
+    /// The store's clock.
+    pub(crate) store_time: StoreTime,
 }
 
 impl Context {

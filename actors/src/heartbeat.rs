@@ -75,6 +75,8 @@ pub(crate) struct Look {
     listed: Option<Vec<(NodeId, Mark)>>,
     /// Of nodes that were read one by one; `None` when its beat is gone.
     read: Vec<(NodeId, Option<(Mark, Beat)>)>,
+    /// How long the list took.
+    request: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -306,7 +308,14 @@ impl State {
         self.looking = None;
         let now = self.with.host.clock.monotonic();
         match result {
-            Ok(Ok(Look { listed, read })) => {
+            Ok(Ok(Look {
+                listed,
+                read,
+                request,
+            })) => {
+                if let Some(took) = request {
+                    self.observer.took(took);
+                }
                 if let Some(found) = listed {
                     self.observer.looked(now, &found);
                 }
@@ -368,10 +377,13 @@ enum Reads {
 
 async fn look(with: Arguments, reads: Reads) -> Result<Look> {
     let own = with.node_id;
+    let mut request = None;
     let listed = match &reads {
         Reads::Known(_) => None,
         _ => {
+            let began_at = with.host.clock.monotonic();
             let objects = with.meadow.list(keys::NODES_PREFIX, None).await?;
+            request = Some(with.host.clock.monotonic().saturating_sub(began_at));
             let beat = |object: &object_store::ObjectMeta| {
                 let node = keys::heartbeat_node(object.location.as_ref())?;
                 (node != own).then(|| (node, tag_of(object)))
@@ -400,7 +412,11 @@ async fn look(with: Arguments, reads: Reads) -> Result<Look> {
         })
         .collect()
         .await;
-    Ok(Look { listed, read })
+    Ok(Look {
+        listed,
+        read,
+        request,
+    })
 }
 
 pub(crate) async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(Mark, Beat)>> {

@@ -62,7 +62,6 @@ struct Inner {
     context: Arc<Context>,
     tree: Tree,
     role: Role,
-    store_time: StoreTime,
     started_at: Duration,
     target_cell_bytes: u64,
     next_statement: AtomicU64,
@@ -140,6 +139,7 @@ impl Node {
             cache: tree.cache.clone(),
             results: ResultsBudget::new(division.results_bytes),
             commits: TaskTracker::new(),
+            store_time,
             chambers,
         });
         let leaf = leafcutter::target_cell_bytes(division.budget_per_bee_bytes);
@@ -152,7 +152,6 @@ impl Node {
             context,
             tree,
             role,
-            store_time,
             started_at,
             target_cell_bytes,
             next_statement,
@@ -442,7 +441,7 @@ impl Node {
                     let view = inner.context.swarm.refresh().await?;
                     Ok(swarm::seen(&view))
                 }
-                Role::Brief => swarm::at_once(&inner.context, inner.store_time).await,
+                Role::Brief => swarm::at_once(&inner.context).await,
             }
         };
         joined(self.inner.host.runtimes.control.spawn(look).await)?

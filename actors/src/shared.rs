@@ -19,6 +19,7 @@ use crate::context::{Context, Ladder};
 use crate::forager::{Coordinated, Known};
 use crate::read::{ReadJob, run_plan, text_rows};
 use crate::results::Writer;
+use crate::swarm::at_once;
 use analysis::Analysis;
 use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
@@ -31,19 +32,20 @@ use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
+use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::displayable;
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A scan below this is not worth looking at the swarm.
 const SCAN_BYTES_LEAST: u64 = 64 << 20;
-/// What a request to the meadow takes, for the decision only.
+/// What a request to the meadow takes, until it was seen.
 const REQUEST: Duration = Duration::from_millis(10);
 /// A task gets at least so much to scan, unless all is to be shared.
 const TASK_BYTES_LEAST: u64 = 16 << 20;
@@ -68,6 +70,8 @@ struct Offer {
     workers: Vec<Worker>,
     /// Bees of nodes that were not seen to be alive yet: what is left for them is nobody's.
     open_bees: usize,
+    /// What a request to the meadow takes.
+    request: Duration,
 }
 
 impl Offer {
@@ -88,7 +92,7 @@ impl Offer {
             idle_bees: self.open_bees,
             ..self.workers[0].clone()
         });
-        scan_bytes >= SCAN_BYTES_LEAST && is_worth(scan_bytes, &workers, REQUEST)
+        scan_bytes >= SCAN_BYTES_LEAST && is_worth(scan_bytes, &workers, self.request)
     }
 }
 
@@ -109,7 +113,7 @@ pub(crate) async fn begin(
     };
     let written = async {
         let swarm = context.swarm.refresh().await?;
-        let offer = offer(context, &swarm).await;
+        let offer = offer(context, &swarm, distribute).await;
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
@@ -151,7 +155,7 @@ enum Rows {
     Cells(Option<Sink>),
 }
 
-async fn offer(context: &Context, swarm: &SwarmView) -> Offer {
+async fn offer(context: &Context, swarm: &SwarmView, distribute: Distribute) -> Offer {
     let division = context.chambers.division();
     let cached = match &context.cache {
         Some(cache) => cache.observe().await.unwrap_or_default().cells,
@@ -165,16 +169,36 @@ async fn offer(context: &Context, swarm: &SwarmView) -> Offer {
         budget_bytes: division.budget_per_bee_bytes,
         cached,
     };
+    Offer {
+        workers: workers(own, swarm, BUILD),
+        open_bees: open_bees(context, swarm, distribute).await,
+        request: swarm.request.unwrap_or(REQUEST),
+    }
+}
+
+/// Bees of nodes that were not seen to be alive. Where it is to be worth it, only those count whose
+/// beat is fresh by the store's clock: what a node left that died long ago helps nobody.
+async fn open_bees(context: &Context, swarm: &SwarmView, distribute: Distribute) -> usize {
     let unknown = swarm
         .members
         .iter()
         .filter(|member| member.state == NodeState::Unknown);
     let beats = unknown.filter_map(|member| member.beat.as_deref());
     let open = beats.filter(|beat| beat.build == BUILD && !beat.draining);
-    Offer {
-        workers: workers(own, swarm, BUILD),
-        open_bees: open.map(|beat| beat.cores as usize).sum(),
+    let open: Vec<&Heartbeat> = open.collect();
+    if open.is_empty() || distribute == Distribute::On {
+        return open.iter().map(|beat| beat.cores as usize).sum();
     }
+    let seen = at_once(context).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the age of heartbeats is not known");
+        Vec::new()
+    });
+    let fresh = seen.iter().filter(|node| node.state == NodeState::Alive);
+    let fresh: BTreeSet<&str> = fresh.map(|node| node.node_id.as_str()).collect();
+    let open = open.iter();
+    open.filter(|beat| fresh.contains(beat.node.to_string().as_str()))
+        .map(|beat| beat.cores as usize)
+        .sum()
 }
 
 /// What [`cut`] gives: the plan in stages, in bytes.
@@ -201,12 +225,11 @@ async fn cut(
             "its columns are others when it is planned for several nodes".into(),
         ));
     }
-    let budget = context.chambers.division().budget_per_bee_bytes;
     let spread = Spread {
         tasks_max: offer.bees().max(2),
         bytes_per_task: match context.environment.settings.distribute {
             Distribute::On => 1,
-            _ => (budget / 4).max(TASK_BYTES_LEAST),
+            _ => TASK_BYTES_LEAST,
         },
     };
     let query = QueryId::from_random(context.environment.host.entropy.bytes());
@@ -381,7 +404,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         return Ok(Vec::new());
     }
     let job = explained_job(job, explained);
-    let offer = offer(context, context.swarm.refresh().await?.as_ref()).await;
+    let offer = offer(context, context.swarm.refresh().await?.as_ref(), distribute).await;
     let is_alone = offer.workers.len() == 1 && offer.open_bees == 0;
     if distribute == Distribute::Auto && is_alone {
         return Ok(Vec::new());

@@ -4,13 +4,12 @@
 //! seen no beat change yet, and two looks some hundred milliseconds apart would show it nothing: a node
 //! at rest beats once a minute. So it goes by how old the store says each beat is, against the time of
 //! what this node wrote there when it started. No clock of a node takes part, and no request more is
-//! made than the list and the beats. No work is placed by it.
+//! made than the list and the beats. No work is placed by it; whether a query is worth sharing is.
 
 use crate::context::Context;
 use crate::heartbeat::{READS_AT_ONCE, read_beat};
 use apiary_engine::behavior::membership::{NodeState, SwarmView, by_age};
 use apiary_engine::error::Result;
-use apiary_engine::store::StoreTime;
 use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
@@ -102,7 +101,8 @@ pub(crate) fn seen(view: &SwarmView) -> Vec<SwarmNode> {
 }
 
 /// The swarm at one look: a list, and every beat.
-pub(crate) async fn at_once(context: &Context, time: StoreTime) -> Result<Vec<SwarmNode>> {
+pub(crate) async fn at_once(context: &Context) -> Result<Vec<SwarmNode>> {
+    let time = context.store_time;
     let (meadow, own) = (&context.environment.meadow, context.node_id);
     let objects = meadow.list(keys::NODES_PREFIX, None).await?;
     let now = context.environment.host.clock.monotonic();

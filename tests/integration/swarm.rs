@@ -373,3 +373,33 @@ fn a_task_that_is_too_large_for_one_node_is_done_by_a_larger_one() {
     assert_eq!(finished.stdout, expected);
     nothing_is_left(&bench);
 }
+
+#[test]
+fn a_large_query_is_shared_when_somebody_is_there_to_help() {
+    let bench = Bench::new();
+    // Above 64 MiB of cells, without a setting.
+    bench.sql("CREATE TABLE big (v BIGINT)");
+    bench
+        .sql("INSERT INTO big SELECT value * 48271 % 2147483647 FROM generate_series(1, 18000000)");
+    let text = "SELECT count(*), sum(v), max(v) FROM big";
+    let ask = || bench.run(["--log", "warn,apiary_actors=info", "sql", text]);
+    let alone = ask().success();
+    assert!(!alone.stderr.contains("the query is shared"), "{alone:?}");
+    // What a node left that died long ago is no help.
+    let node = Node::start(&bench, "a");
+    let beats = bench.objects().into_iter().map(|(key, _)| key);
+    let mut beats = beats.filter(|key| key.starts_with("_swarm/nodes/"));
+    let beat = bench.meadow().join(beats.next().expect("its beat"));
+    node.kill();
+    let file = std::fs::File::options().write(true).open(&beat);
+    let long_ago = SystemTime::now() - Duration::from_secs(3_600);
+    file.and_then(|file| file.set_modified(long_ago))
+        .expect("it grows old");
+    let alone = ask().success();
+    assert!(!alone.stderr.contains("the query is shared"), "{alone:?}");
+
+    let _node = Node::start(&bench, "b");
+    let shared = ask().success();
+    assert_eq!(shared.stdout, alone.stdout);
+    assert!(shared.stderr.contains("the query is shared"), "{shared:?}");
+}

@@ -71,7 +71,7 @@ async fn begin(
         spec: write_spec(context, target),
     });
     let written = async {
-        let offer = offer(context, context.swarm.refresh().await?.as_ref()).await;
+        let offer = offer(context, context.swarm.refresh().await?.as_ref(), distribute).await;
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok(Err("it is not worth it".into()));
         }

@@ -564,6 +564,7 @@ mod tests {
             let members = state.map(|state| member(2, state, vec![]));
             let swarm = SwarmView {
                 members: members.into_iter().collect(),
+                ..SwarmView::default()
             };
             let mut one = Foraging::new(seconds(0), node(1), &plan(), None);
             start(0, &mut one, 1, 10, &swarm);
@@ -586,6 +587,7 @@ mod tests {
         one.done(seconds(0), key(1, 0));
         let swarm = |progress| SwarmView {
             members: vec![member(2, NodeState::Alive, vec![(key(1, 1), progress)])],
+            ..SwarmView::default()
         };
         for at in 0..500 {
             let swarm = swarm(at);
@@ -610,6 +612,7 @@ mod tests {
     fn nobody_starts_without_an_idle_bee_or_with_too_little_memory() {
         let swarm = SwarmView {
             members: vec![member(2, NodeState::Dead, vec![])],
+            ..SwarmView::default()
         };
         let mut three = Foraging::new(seconds(0), node(3), &plan(), None);
         assert!(start(99, &mut three, 0, 10, &swarm).is_empty());
@@ -621,6 +624,7 @@ mod tests {
     fn a_task_that_is_too_large_is_left_to_others_before_it_is_tried_for_the_last_time() {
         let swarm = SwarmView {
             members: vec![member(2, NodeState::Alive, vec![])],
+            ..SwarmView::default()
         };
         let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
         let first = start(0, &mut one, 1, 10, &swarm);
@@ -646,6 +650,7 @@ mod tests {
                 member(1, NodeState::Dead, vec![]),
                 member(2, NodeState::Dead, vec![]),
             ],
+            ..SwarmView::default()
         };
         let mut at = 0;
         while !one.is_over() {

@@ -36,6 +36,7 @@ pub type Mark = String;
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     nodes: BTreeMap<NodeId, Seen>,
+    request: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct SwarmView {
     pub members: Vec<Member>,
+    /// What a request to the meadow took lately.
+    pub request: Option<Duration>,
 }
 
 impl Seen {
@@ -120,6 +123,14 @@ impl Observer {
         }
     }
 
+    /// How long a request took: a sliding mean.
+    pub fn took(&mut self, request: Duration) {
+        self.request = Some(match self.request {
+            None => request,
+            Some(mean) => mean - mean / 4 + request / 4,
+        });
+    }
+
     /// A beat that was read, alone or after a look.
     pub fn read(&mut self, now: Duration, mark: Mark, beat: Heartbeat) {
         let node = beat.node;
@@ -159,6 +170,7 @@ impl Observer {
         };
         SwarmView {
             members: self.nodes.iter().map(member).collect(),
+            request: self.request,
         }
     }
 }

@@ -14,10 +14,10 @@ const BEE_BYTES_PER_SECOND: f64 = 100e6;
 #[serde(rename_all = "snake_case")]
 pub enum Distribute {
     /// When the work is worth more than its coordination.
+    #[default]
     Auto,
     /// Whatever can be shared, also on one node.
     On,
-    #[default]
     Off,
 }
 
