@@ -152,6 +152,16 @@ fn key(row: &[Value]) -> (Vec<String>, Vec<String>) {
     (texts.collect(), numbers.collect())
 }
 
+/// The rows of an answer of two text columns.
+pub fn texts(path: &Path) -> Result<Vec<(String, String)>> {
+    let rows = read(path)?.rows.into_iter();
+    rows.map(|row| match <[Value; 2]>::try_from(row) {
+        Ok([Value::Text(what), Value::Text(text)]) => Ok((what, text)),
+        other => Err(unexpected(format!("a row of an explanation: {other:?}"))),
+    })
+    .collect()
+}
+
 fn read(path: &Path) -> Result<Answer> {
     let file = File::open(path).map_err(|error| Failure::file(path, error))?;
     let answer = FileReader::try_new(file, None).and_then(|reader| {

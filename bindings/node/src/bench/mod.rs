@@ -152,9 +152,14 @@ impl Bench<'_> {
 
     /// A node on a directory, with the settings of the command line.
     pub fn open(&self, ground: &Ground, sync: bool) -> Result<Apiary> {
+        self.open_at(&ground.uri(), sync)
+    }
+
+    /// The same on any storage.
+    pub fn open_at(&self, uri: &str, sync: bool) -> Result<Apiary> {
         let mut settings = self.config.settings.clone();
         settings.sync &= sync;
-        let builder = Apiary::builder(&ground.uri()).settings(settings);
+        let builder = Apiary::builder(uri).settings(settings);
         let opening = builder.role(apiary::Role::Brief).open();
         self.block_on(async { Ok(opening.await?) })
     }

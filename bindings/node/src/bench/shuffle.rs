@@ -30,7 +30,7 @@ fn count(bench: &Bench<'_>, ground: &Ground) -> Result<u64> {
 
 pub fn measure(bench: &Bench<'_>, options: &BenchShuffle) -> Result<Value> {
     let ground = bench.ground()?;
-    prepare(bench, &ground, options.scale)?;
+    prepare(bench, &ground.uri(), options.scale)?;
     let rows = count(bench, &ground)? as f64;
     let mut team = Team::several(bench, ground.path(), 2, false)?;
     team.gather(SMALL)?;

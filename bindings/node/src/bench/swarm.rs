@@ -83,12 +83,62 @@ impl Team {
         reports.map(|handle| handle.must(&Order::Report)).collect()
     }
 
+    /// What EXPLAIN ANALYZE counts for each query.
+    fn critical_paths(
+        &mut self,
+        bench: &Bench<'_>,
+        queries: &BTreeMap<u32, String>,
+    ) -> Result<BTreeMap<u32, CriticalPath>> {
+        let scratch = bench.temporary()?;
+        let to = scratch.path().join("explained");
+        let mut paths = BTreeMap::new();
+        for (number, sql) in queries {
+            self.run(format!("EXPLAIN ANALYZE {sql}"), Some(&to))?;
+            paths.insert(*number, CriticalPath::read(&to)?);
+        }
+        Ok(paths)
+    }
+
     /// Objects that the other nodes have written: outputs and claims.
     fn puts_of_others(&mut self) -> Result<u64> {
         let reports = self.reports()?;
         let puts = reports.iter().skip(1);
         let puts = puts.map(|report| report["requests"]["put_count"].as_u64().unwrap_or(0));
         Ok(puts.sum())
+    }
+}
+
+/// Storage operations that had to follow each other, of a query of so many stages.
+#[derive(Clone, Copy, Debug)]
+struct CriticalPath {
+    stages: u32,
+    operations: u32,
+}
+
+impl CriticalPath {
+    /// From the rows of EXPLAIN ANALYZE; none for a query that was not shared.
+    fn read(explained: &Path) -> Result<Self> {
+        let mut path = Self {
+            stages: 0,
+            operations: 0,
+        };
+        for (what, text) in answers::texts(explained)? {
+            if what.starts_with("stage ") {
+                path.stages += 1;
+            } else if what == "critical_path" {
+                let count = text.split(' ').next().unwrap_or_default();
+                path.operations = count
+                    .parse()
+                    .map_err(|_| unexpected(format!("the critical path: {text}")))?;
+            }
+        }
+        Ok(path)
+    }
+}
+
+impl std::fmt::Display for CriticalPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} stages, {} operations", self.stages, self.operations)
     }
 }
 
@@ -105,9 +155,14 @@ pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
             "--queries: {wrong} is not between 1 and 22"
         )));
     }
-    let ground = bench.ground()?;
-    prepare(bench, &ground, options.scale)?;
-    let (storage, pinned) = (ground.path(), options.pinned);
+    let given = &bench.config.storage;
+    let ground = match bench.config.storage_is_given && given.contains("://") {
+        true => None,
+        false => Some(bench.ground()?),
+    };
+    let uri = ground.as_ref().map_or(given.clone(), Ground::uri);
+    prepare(bench, &uri, options.scale)?;
+    let (storage, pinned) = (Path::new(&uri), options.pinned);
     let bees = if pinned { 1 } else { options.nodes };
     let mut one = Team::one(bench, storage, bees, pinned)?;
     let mut several = Team::several(bench, storage, options.nodes, pinned)?;
@@ -131,24 +186,33 @@ pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
     if several.puts_of_others()? == 0 {
         return Err(unexpected("the other nodes took no part".into()));
     }
+    let paths = several.critical_paths(bench, &queries)?;
     let mut figures = serde_json::Map::new();
     let (mut total_alone, mut total_shared) = (0.0, 0.0);
     for number in queries.keys() {
         let (alone, shared) = (median(&alone[number]), median(&shared[number]));
         println!(
-            "query {number:2}: {alone:6.0} ms on one, {shared:6.0} ms on {}: {:.2}",
+            "query {number:2}: {alone:6.0} ms on one, {shared:6.0} ms on {}: {:.2}; {}",
             options.nodes,
-            shared / alone
+            shared / alone,
+            paths[number]
         );
         figures.insert(
             number.to_string(),
-            json!({ "one_ms": rounded(alone), "several_ms": rounded(shared) }),
+            json!({
+                "one_ms": rounded(alone),
+                "several_ms": rounded(shared),
+                "stages": paths[number].stages,
+                "operations": paths[number].operations,
+            }),
         );
         total_alone += alone;
         total_shared += shared;
     }
     let ratio = total_shared / total_alone;
+    let operations: u32 = paths.values().map(|path| path.operations).sum();
     println!("total: {total_alone:.0} ms on one, {total_shared:.0} ms on several: {ratio:.2}");
+    println!("storage operations after each other: {operations}");
     Ok(json!({
         "benchmark": "swarm",
         "scale": options.scale,
@@ -158,6 +222,7 @@ pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
         "one_ms": rounded(total_alone),
         "several_ms": rounded(total_shared),
         "ratio": rounded(ratio),
+        "operations": operations,
         "queries": figures,
         "failures": failures,
     }))
@@ -165,8 +230,8 @@ pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
 
 type Times = BTreeMap<u32, Vec<f64>>;
 
-pub fn prepare(bench: &Bench<'_>, ground: &Ground, scale: f64) -> Result<()> {
-    let apiary = bench.open(ground, true)?;
+pub fn prepare(bench: &Bench<'_>, uri: &str, scale: f64) -> Result<()> {
+    let apiary = bench.open_at(uri, true)?;
     bench.block_on(async {
         fill(&apiary, scale).await?;
         Ok(apiary.shutdown().await?)

@@ -263,8 +263,10 @@ enum Running {
 
 /// The worker's side: answers orders until there are no more.
 pub async fn work(options: &Worker, config: &Config) -> Result<()> {
-    let settings = serde_json::from_str(&options.settings)
+    let mut settings: Settings = serde_json::from_str(&options.settings)
         .map_err(|error| Failure::Usage(format!("--settings: {error}")))?;
+    // Secrets come as they came to the benchmark, and not among its words.
+    settings.storage = config.settings.storage.clone();
     let open = |role| {
         Apiary::builder(&config.storage)
             .settings(settings)
