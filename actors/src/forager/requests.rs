@@ -11,7 +11,7 @@ use apiary_engine::store::Meadow;
 use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
 use apiary_protocol::keys;
-use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, QueryPlan, TaskKey};
+use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, EndReason, QueryPlan, TaskKey};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeSet;
@@ -198,6 +198,36 @@ pub(super) async fn is_over(meadow: &Meadow, query: QueryId) -> Result<bool> {
     Ok(plan?.is_none() || end?.is_some())
 }
 
+/// Creates the end of a query, unless somebody has.
+async fn say_over(
+    environment: &Environment,
+    node: NodeId,
+    query: QueryId,
+    reason: EndReason,
+) -> Result<()> {
+    let end = End {
+        query,
+        node,
+        id: AttemptId::from_random(environment.host.entropy.bytes()),
+        reason,
+    };
+    let bytes = end
+        .to_bytes()
+        .map_err(|error| Error::Bug(format!("an end: {error}")))?;
+    let key = keys::query_end(query);
+    let created = environment.meadow.create(&key, Bytes::from(bytes));
+    created.await.map(drop)
+}
+
+/// Waits for outputs of this node that are on their way, so that none comes after its deletion.
+async fn outputs_landed(environment: &Environment) {
+    let deadline = environment.settings.storage_deadline();
+    let landed = tokio::time::timeout(deadline, environment.meadow.quiet());
+    if landed.await.is_err() {
+        tracing::warn!("what a query left may not be all of it: something is still on its way");
+    }
+}
+
 /// Deletes all under a query, its end last; says first that it is over when nobody has yet.
 pub(super) async fn clean(
     environment: Environment,
@@ -214,25 +244,15 @@ pub(super) async fn clean(
     {
         return Ok(());
     }
-    if let Some(Ending { reason, discards }) = end {
-        let id = AttemptId::from_random(environment.host.entropy.bytes());
-        let end = End {
-            query,
-            node,
-            id,
-            reason,
-        };
-        let bytes = end
-            .to_bytes()
-            .map_err(|error| Error::Bug(format!("an end: {error}")))?;
-        meadow.create(&end_key, Bytes::from(bytes)).await?;
+    let mut discards = None;
+    if let Some(ending) = end {
+        say_over(&environment, node, query, ending.reason).await?;
         tokio::time::sleep(grace).await;
-        if let Some(writes) = discards {
-            // Outputs of this node that are on their way.
-            let deadline = environment.settings.storage_deadline();
-            let _ = tokio::time::timeout(deadline, meadow.quiet()).await;
-            discard_cells(meadow, query, &writes).await?;
-        }
+        discards = ending.discards;
+    }
+    outputs_landed(&environment).await;
+    if let Some(writes) = discards {
+        discard_cells(meadow, query, &writes).await?;
     }
     let objects = meadow.list(&keys::query_prefix(query), None).await?;
     let keys = objects.iter().map(|object| object.location.to_string());

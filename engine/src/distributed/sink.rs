@@ -5,8 +5,7 @@
 //! the rows come together in leaves it out and writes them itself.
 //!
 //! What it says of a frame comes out of the meadow with the plan, so it is checked before a byte is
-//! written: the location is one that a frame may have, the columns are those of a frame, and no number
-//! is beyond what settings may be.
+//! written: the location is one that a frame may have, and the columns are those of a frame.
 
 use crate::cell::WriteSpec;
 use crate::error::{Error, Result};
@@ -27,9 +26,6 @@ use std::sync::Arc;
 
 type Plan = Arc<dyn ExecutionPlan>;
 type DfResult<T> = datafusion::common::Result<T>;
-
-/// A cell is never larger, whatever a plan says: the largest object of a store is not far above.
-const TARGET_BYTES_MAX: u64 = 1 << 40;
 
 /// Where a write goes, and how its cells are laid out.
 #[derive(Clone, Debug)]
@@ -132,20 +128,14 @@ impl EncodedSink {
         let corrupt = |reason: String| Error::corrupt("a serialised plan", reason);
         keys::check_location(&self.location).map_err(|error| corrupt(error.to_string()))?;
         let schema = self.schema().map_err(|error| corrupt(error.to_string()))?;
-        if self.target_cell_bytes == 0
-            || self.target_cell_bytes > TARGET_BYTES_MAX
-            || self.row_group_rows_max == 0
-            || self.max_partitions == 0
-        {
-            return Err(corrupt("a write into cells of no size".into()));
-        }
         let spec = WriteSpec {
             location: self.location,
             schema: Arc::new(schema),
             codec: self.codec,
-            target_cell_bytes: self.target_cell_bytes,
-            row_group_rows_max: self.row_group_rows_max,
-            max_partitions: self.max_partitions,
+            // Any number is harmless but none: memory is bounded by the chamber.
+            target_cell_bytes: self.target_cell_bytes.max(1),
+            row_group_rows_max: self.row_group_rows_max.max(1),
+            max_partitions: self.max_partitions.max(1),
             rows_before: 0,
             query: None,
         };
