@@ -33,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) const OUTPUT_MAGIC: &[u8; 8] = b"APIARYO1";
 pub(super) const OUTPUT_HEADER_BYTES: usize = 12;
 /// How much of an output the first request asks for: an index, and all of a small one.
-const FIRST_READ_BYTES: u64 = 64 << 10;
+const FIRST_READ_BYTES: u64 = 256 << 10;
 
 /// An output as far as it was read.
 #[derive(Debug)]

@@ -21,6 +21,8 @@ const GATHERING: Duration = Duration::from_secs(25);
 /// Nodes that answer together; the first is asked.
 pub struct Team {
     handles: Vec<Handle>,
+    /// Where they keep parts of cells, when the storage is a bucket.
+    _caches: Ground,
 }
 
 impl Team {
@@ -31,15 +33,7 @@ impl Team {
             distribute: Distribute::On,
             ..bench.config.settings.clone()
         };
-        let spawn = |node| {
-            let core = pinned.then_some(node as usize);
-            bench.spawn_with(Engine::Resident, storage, &settings, core)
-        };
-        let mut team = Self {
-            handles: (0..nodes).map(spawn).collect::<Result<_>>()?,
-        };
-        team.enter()?;
-        Ok(team)
+        Self::start(bench, storage, &settings, nodes, pinned)
     }
 
     fn one(bench: &Bench<'_>, storage: &Path, bees: u32, pinned: bool) -> Result<Self> {
@@ -48,9 +42,28 @@ impl Team {
             distribute: Distribute::Off,
             ..bench.config.settings.clone()
         };
-        let core = pinned.then_some(0);
+        Self::start(bench, storage, &settings, 1, pinned)
+    }
+
+    fn start(
+        bench: &Bench<'_>,
+        storage: &Path,
+        settings: &Settings,
+        nodes: u32,
+        pinned: bool,
+    ) -> Result<Self> {
+        let caches = bench.temporary()?;
+        let spawn = |node: u32| {
+            let settings = Settings {
+                cache_directory: Some(caches.path().join(node.to_string())),
+                ..settings.clone()
+            };
+            let core = pinned.then_some(node as usize);
+            bench.spawn_with(Engine::Resident, storage, &settings, core)
+        };
         let mut team = Self {
-            handles: vec![bench.spawn_with(Engine::Resident, storage, &settings, core)?],
+            handles: (0..nodes).map(spawn).collect::<Result<_>>()?,
+            _caches: caches,
         };
         team.enter()?;
         Ok(team)
