@@ -5,7 +5,7 @@ tpc.py compare DIRECTORY OURS              OURS/NN.arrow with the answers; print
 
 Rows are compared one by one. Floats may differ by a billionth. Engines round the quotients of decimals
 differently: decimals of different scales may differ by one unit of the coarser one, and a decimal from
-a float by a millionth as well. Only rows that tie in the columns of ORDER BY may stand in any order.
+a float by a hundred-thousandth. Only rows that tie in the columns of ORDER BY may stand in any order.
 """
 
 import decimal
@@ -57,7 +57,7 @@ def is_same(ours, theirs):
     units = (unit(ours), unit(theirs))
     if units[0] == units[1] > 0:
         return False
-    relative = 1e-9 if units == (0, 0) else 1e-6
+    relative = 1e-9 if units == (0, 0) else 1e-5
     one, other = float(ours), float(theirs)
     return abs(one - other) <= max(relative * max(abs(one), abs(other)), *units)
 
