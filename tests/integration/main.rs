@@ -19,3 +19,4 @@ mod s3;
 mod signals;
 mod statements;
 mod swarm;
+mod swarm_faults;
