@@ -23,6 +23,7 @@ use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
 use crate::heartbeat::SwarmHandle;
 use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
+use apiary_engine::behavior::foraging::Bees;
 use apiary_engine::behavior::membership::NodeState;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
@@ -504,8 +505,10 @@ impl State {
         let Some(tracked) = self.queries.get_mut(&query) else {
             return;
         };
-        let idle = division.bees.saturating_sub(running).min(self.idle_bees);
-        let starts = tracked.start(now, idle, division.budget_per_bee_bytes, &swarm);
+        let free = division.bees.saturating_sub(running);
+        let idle = free.min(self.idle_bees);
+        let bees = Bees { free, idle };
+        let starts = tracked.start(now, bees, division.budget_per_bee_bytes, &swarm);
         for start in starts {
             let job = tracked.job(start);
             if !tracked.is_mine() {
