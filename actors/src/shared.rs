@@ -26,6 +26,7 @@ use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::format::BUILD;
 use apiary_protocol::ids::QueryId;
+use apiary_protocol::keys;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::displayable;
@@ -424,7 +425,9 @@ pub(crate) async fn run(
                 known,
                 analysis,
             };
-            head.answer(context, job, writer).await
+            let answered = head.answer(context, job, writer);
+            let lives = is_not_ended(context, query);
+            futures::try_join!(answered, lives).map(|((), ())| ())
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(lost()),
@@ -441,6 +444,21 @@ pub(crate) async fn run(
                 false => Unanswered::Failed(error),
             })
         }
+    }
+}
+
+/// A node that was stopped for long may be taken for dead, and its query ended and deleted under its
+/// hands. Attempts that came later then made outputs anew, with other rows in their partitions. Whoever
+/// deletes begins with the plan: while it is there, after all that the head reads was found, each of the
+/// outputs is the only one that its task has had.
+async fn is_not_ended(context: &Context, query: QueryId) -> Result<()> {
+    let key = keys::query_plan(query);
+    match context.environment.meadow.get_start(&key, 1).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::corrupt(
+            key,
+            "it is gone: others took this node for dead, and ended its query",
+        )),
     }
 }
 
