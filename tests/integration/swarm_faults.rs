@@ -2,13 +2,17 @@
 //! continued, storage that is slow, busy, forgetful or gone, outputs that are damaged. Every answer is
 //! held against that of one node alone.
 //!
-//! The suite takes small numbers; `APIARY_TEST_KILLS=100` kills as often as that, and
-//! `APIARY_TEST_MINUTES=7` watches an idle swarm for so long.
+//! The suite takes small numbers. Longer runs, by hand, take them from the environment:
+//! `APIARY_TEST_KILLS=100` of nodes with a claim, `APIARY_TEST_STOPS=10` of sleeping and dying nodes,
+//! `APIARY_TEST_DAMAGES=50` of outputs, `APIARY_TEST_ROUNDS=10` of queries over a bad link,
+//! `APIARY_TEST_MINUTES=7` of an idle swarm. `APIARY_TEST_SEED` sets the moments and the faults;
+//! `APIARY_TEST_SHOW` prints the requests of a shared query.
 
 mod ground;
 mod kills;
 mod links;
 mod outputs;
+mod requests;
 mod stops;
 
 use ground::Ground;
@@ -44,6 +48,10 @@ const SUMS: &str = "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k ORDER
 /// A join of a frame with itself: seconds, and one row.
 const HEAVY: &str = "SELECT count(*) AS n, sum(abs(a.v - b.v)) AS s FROM t a JOIN t b ON a.k = b.k \
                      WHERE a.k < 60";
+
+/// The same for a tenth of the rows.
+const JOINED: &str = "SELECT count(*) AS n, sum(abs(a.v - b.v)) AS s FROM t a JOIN t b ON a.k = b.k \
+                      WHERE a.k < 6";
 
 /// A frame of twelve cells, 240,000 rows.
 fn with_frame(ground: &Ground) {

@@ -3,11 +3,29 @@
 s3_server.py BUCKET
 """
 
+import logging
 import sys
+import threading
 
 import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 
+# It looks whether an object is there and then writes it: two creates at once may both be told that
+# theirs is the first, unless one waits for the other.
+writing = threading.Lock()
+answer = DomainDispatcherApplication.__call__
+
+
+def answer_in_turn(application, environ, start_response):
+    if environ["REQUEST_METHOD"] != "PUT":
+        return answer(application, environ, start_response)
+    with writing:
+        return answer(application, environ, start_response)
+
+
+DomainDispatcherApplication.__call__ = answer_in_turn
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()

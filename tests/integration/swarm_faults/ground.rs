@@ -96,6 +96,17 @@ impl Ground {
         }
     }
 
+    /// Shares a query until each of the nodes has run a task of it. Nodes at rest hear the bell every 20
+    /// seconds; from then on they listen closely.
+    #[track_caller]
+    pub fn warm_up(&self, nodes: &[Node], text: &str) {
+        let has_worked = |node: &Node| node.said().contains("runs another node's task");
+        wait_for("help", Duration::from_secs(120), || {
+            self.share(text).finish().success();
+            nodes.iter().all(has_worked).then_some(())
+        });
+    }
+
     /// What is left of queries.
     pub fn left_over(&self) -> Vec<String> {
         let objects = match &self.bucket {

@@ -52,7 +52,8 @@ fn replace(ground: &Ground, path: &Path, bytes: &[u8]) -> bool {
 
 /// Damages an object; false when that could not be done.
 fn harm(ground: &Ground, path: &Path, damage: Damage, random: &mut Random, foreign: &[u8]) -> bool {
-    let Ok(mut bytes) = fs::read(path) else {
+    // One that is being written has a name before it has bytes.
+    let Some(mut bytes) = fs::read(path).ok().filter(|bytes| !bytes.is_empty()) else {
         return false;
     };
     match damage {

@@ -3,7 +3,11 @@
 use super::ground::{Ground, Node};
 use super::{HEAVY, SUMS, number, wait_for, with_frame};
 use apiary_tests::Random;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Tasks that run for longer than others leave them to whoever has them.
+const LONGER: &str =
+    "SELECT count(*) AS n, sum(abs(a.v - b.v)) AS s FROM t a JOIN t b ON a.k = b.k";
 
 /// Longer than the others take to call a coordinator dead, to make sure, and to end its query.
 const LONG: Duration = Duration::from_secs(60);
@@ -24,6 +28,28 @@ fn a_node_that_comes_in_the_middle_of_a_query_takes_part() {
     });
     assert!(takes_part, "the query ended without it");
     assert_eq!(query.finish().success().stdout, expected);
+    node.stop();
+}
+
+/// All tasks were given to the coordinator, which has one bee.
+#[test]
+fn a_node_that_comes_late_takes_what_a_busy_node_has_not_begun() {
+    let ground = Ground::directory();
+    with_frame(&ground);
+    let expected = ground.sql(LONGER);
+    let began_at = Instant::now();
+    let mut query = ground.share_with(LONGER, &["bees=1"]);
+    wait_for("its plan", LONG, || ground.is_published().then_some(()));
+    let node = ground.start("late");
+    let takes_part = wait_for("its claim", LONG, || {
+        let has_worked = ground.has_worked(&node).then_some(true);
+        has_worked.or_else(|| query.has_ended().then_some(false))
+    });
+    let took = began_at.elapsed();
+    let finished = query.finish().success();
+    assert_eq!(finished.stdout, expected);
+    println!("took part after {took:?} of {:?}", began_at.elapsed());
+    assert!(takes_part, "{}", finished.stderr);
     node.stop();
 }
 
@@ -66,11 +92,9 @@ fn a_coordinator_that_sleeps_until_it_is_called_dead_gives_the_right_answer_or_s
         std::thread::sleep(Duration::from_millis(random.below(2_000)));
         query.signal("STOP");
         assert!(!query.has_ended(), "it was stopped in the middle");
-        let before = ground.left_over();
         ground.nothing_is_left();
         query.signal("CONT");
         let finished = query.finish();
-        eprintln!("stopped with {before:?}: {finished:?}");
         match finished.code {
             Some(0) => assert_eq!(finished.stdout, expected),
             _ => assert!(
@@ -83,6 +107,27 @@ fn a_coordinator_that_sleeps_until_it_is_called_dead_gives_the_right_answer_or_s
         ground.all_are_well(&["a", "b"]);
     }
     nodes.into_iter().for_each(Node::stop);
+}
+
+/// Whoever ends a query for a node that seems dead takes its plan away first, and its outputs after that.
+#[test]
+fn a_query_that_was_ended_by_others_is_run_once_more() {
+    let ground = Ground::directory();
+    with_frame(&ground);
+    let expected = ground.sql(HEAVY);
+    let query = ground.share(HEAVY);
+    let plan = wait_for("its plan", LONG, || {
+        let mut left = ground.left_over().into_iter();
+        left.find(|key| key.ends_with("/plan"))
+    });
+    std::fs::remove_file(ground.bench.meadow().join(plan)).expect("it is there");
+    let finished = query.finish().success();
+    assert_eq!(finished.stdout, expected);
+    assert!(
+        finished.stderr.contains("the query is run once more"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
