@@ -24,6 +24,7 @@ use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
 use crate::heartbeat::SwarmHandle;
 use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
+use apiary_engine::behavior::foraging::Bees;
 use apiary_engine::behavior::membership::NodeState;
 use apiary_engine::distributed::Writes;
 use apiary_engine::error::{Error, Result};
@@ -180,7 +181,11 @@ enum Ignored {
     /// It is this node's, and nobody drives it.
     Own { since: Duration },
     /// Its plan is not there: not yet, or not any more.
-    Planless { since: Duration },
+    Planless {
+        since: Duration,
+        /// When it is looked for again; the pauses grow, because most such queries are over.
+        again_at: Duration,
+    },
     /// Its plan is of another build, or damaged: who coordinates it may still be watched.
     Foreign {
         coordinator: Option<NodeId>,
@@ -382,8 +387,13 @@ impl State {
     /// Queries whose bell came before their plan.
     fn awaited(&self) -> Vec<QueryId> {
         let now = self.now();
-        let is_new = |ignored: &Ignored| matches!(ignored, Ignored::Planless { since } if now.saturating_sub(*since) < PLAN_LATE);
-        let awaited = self.ignored.iter().filter(|(_, ignored)| is_new(ignored));
+        let is_due = |ignored: &Ignored| match ignored {
+            Ignored::Planless { since, again_at } => {
+                now.saturating_sub(*since) < PLAN_LATE && now >= *again_at
+            }
+            _ => false,
+        };
+        let awaited = self.ignored.iter().filter(|(_, ignored)| is_due(ignored));
         awaited.map(|(query, _)| *query).collect()
     }
 
@@ -402,7 +412,7 @@ impl State {
                 }
                 return;
             }
-            Some(Ignored::Planless { since }) if now.saturating_sub(*since) > ORPHAN_AGE => {
+            Some(Ignored::Planless { since, .. }) if now.saturating_sub(*since) > ORPHAN_AGE => {
                 // What a dead node left behind, or a late worker.
                 self.ignored.remove(&query);
                 return self.clean(myself, query, None, None);
@@ -426,7 +436,7 @@ impl State {
             self.active_at = Some(now);
         }
         let since = match self.ignored.get(&query) {
-            Some(Ignored::Planless { since }) => *since,
+            Some(Ignored::Planless { since, .. }) => *since,
             _ => now,
         };
         let work = requests::read_plan(self.with.environment.meadow.clone(), query);
@@ -472,7 +482,10 @@ impl State {
             }
             // The bell may come before the plan.
             Ok(Ok(None)) => {
-                self.ignored.insert(query, Ignored::Planless { since });
+                let pause = (now.saturating_sub(since) / 2).max(POLL_LEAST);
+                let again_at = now + pause;
+                self.ignored
+                    .insert(query, Ignored::Planless { since, again_at });
             }
             Ok(Err(error @ Error::Corrupt { .. })) => {
                 tracing::warn!(%error, "a query's plan cannot be read");
@@ -523,8 +536,10 @@ impl State {
         let Some(tracked) = self.queries.get_mut(&query) else {
             return;
         };
-        let idle = division.bees.saturating_sub(running).min(self.idle_bees);
-        let starts = tracked.start(now, idle, division.budget_per_bee_bytes, &swarm);
+        let free = division.bees.saturating_sub(running);
+        let idle = free.min(self.idle_bees);
+        let bees = Bees { free, idle };
+        let starts = tracked.start(now, bees, division.budget_per_bee_bytes, &swarm);
         for start in starts {
             let job = tracked.job(start);
             if !tracked.is_mine() {

@@ -34,6 +34,7 @@ use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
 use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::QueryId;
+use apiary_protocol::keys;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::displayable;
@@ -497,7 +498,11 @@ pub(crate) async fn run(
 ) -> std::result::Result<(), Unanswered> {
     let (coordinated, head) = shared.gathered().await;
     let result = match head {
-        Ok(head) => head.answer(context, job, writer).await,
+        Ok(head) => {
+            let lives = is_not_ended(context, head.query);
+            let answered = head.answer(context, job, writer);
+            futures::try_join!(answered, lives).map(|((), ())| ())
+        }
         Err(error) => Err(error),
     };
     ended(coordinated, result)
@@ -537,6 +542,21 @@ impl Shared {
             analysis: self.analysis,
         });
         (self.coordinated, head)
+    }
+}
+
+/// A node that was stopped for long may be taken for dead, and its query ended and deleted under its
+/// hands. Attempts that came later then made outputs anew, with other rows in their partitions. Whoever
+/// deletes begins with the plan: while it is there, after all that the head reads was found, each of the
+/// outputs is the only one that its task has had.
+async fn is_not_ended(context: &Context, query: QueryId) -> Result<()> {
+    let key = keys::query_plan(query);
+    match context.environment.meadow.get_start(&key, 1).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::corrupt(
+            key,
+            "it is gone: others took this node for dead, and ended its query",
+        )),
     }
 }
 

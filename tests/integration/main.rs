@@ -21,4 +21,5 @@ mod s3;
 mod signals;
 mod statements;
 mod swarm;
+mod swarm_faults;
 mod tpc;

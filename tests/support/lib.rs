@@ -1,13 +1,19 @@
 //! What the integration tests stand on: the real binary, real Python clients, storage servers, a bad
 //! link to them, seeded randomness.
 
+mod bad_link;
 mod node;
 mod proxy;
 mod servers;
+#[path = "../../bindings/node/src/tpch.rs"]
+#[allow(dead_code)] // The program fills tables with it, too.
+mod tpch;
 
+pub use bad_link::BadLink;
 pub use node::Node;
-pub use proxy::BadLink;
+pub use proxy::{Logged, Outcome, Proxy};
 pub use servers::{BUCKET, Server};
+pub use tpch::query as tpch_query;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@ use super::attempt::{AttemptEnd, AttemptJob};
 use super::handle::Known;
 use super::requests::RoundPlan;
 use crate::mailbox::Reply;
-use apiary_engine::behavior::foraging::{Foraging, Start};
+use apiary_engine::behavior::foraging::{Bees, Foraging, Start};
 use apiary_engine::behavior::membership::SwarmView;
 use apiary_engine::distributed::{StoredOutput, local_error};
 use apiary_engine::error::{Error, Result};
@@ -152,12 +152,12 @@ impl Tracked {
     pub(super) fn start(
         &mut self,
         now: Duration,
-        idle_bees: usize,
+        bees: Bees,
         budget_bytes: u64,
         swarm: &SwarmView,
     ) -> Vec<Start> {
         self.foraging.observe(now, self.plan.query, swarm);
-        self.foraging.start(now, idle_bees, budget_bytes, swarm)
+        self.foraging.start(now, bees, budget_bytes, swarm)
     }
 
     pub(super) fn job(&self, start: Start) -> AttemptJob {

@@ -5,7 +5,9 @@
 //! handed on or deleted, as far as anybody here knows of them; the query is over before anything is
 //! committed, so nobody waits for its ledger.
 
-use super::{Head, Rows, Shared, Unanswered, cut, ended, is_considered, offer, publish};
+use super::{
+    Head, Rows, Shared, Unanswered, cut, ended, is_considered, is_not_ended, offer, publish,
+};
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::commit::Uploaded;
@@ -106,7 +108,11 @@ async fn run(
     let (coordinated, head) = shared.gathered().await;
     let uploaded = match (head, writes) {
         (Ok(head), Some(writes)) => head.collect(context, job, target, &writes).await,
-        (Ok(head), None) => head.write(context, job, target).await,
+        (Ok(head), None) => {
+            let lives = is_not_ended(context, head.query);
+            let written = head.write(context, job, target);
+            futures::try_join!(written, lives).map(|(uploaded, ())| uploaded)
+        }
         (Err(error), _) => Err(error),
     };
     // Without a pause between the two: the cells are deleted by whoever has them then.

@@ -1,7 +1,7 @@
 //! Foraging: which tasks of one distributed query a node runs, and which outputs it looks for. Pure;
 //! the caller reads, claims and runs.
 //!
-//! The node that a task was placed on just starts. Others leave it alone for a patience that grows with
+//! The node that a task was placed on just starts, as soon as a bee is free for it. Others leave it alone for a patience that grows with
 //! their distance from the task, then claim it; so does everybody when the beats of whoever has it
 //! stop listing it, or list it without progress. Claims only save work: whichever attempt commits
 //! first has the output.
@@ -39,6 +39,15 @@ pub struct Start {
     pub must_claim: bool,
     /// It was given up here, and nobody else took it: what fails now fails the query.
     pub is_last: bool,
+}
+
+/// Bees of a node that could take an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Bees {
+    /// Those that run no attempt of a distributed query.
+    pub free: usize,
+    /// Of these, those that are known to do nothing else either.
+    pub idle: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -294,20 +303,24 @@ impl Foraging {
         wanted.into_iter().collect()
     }
 
-    /// Attempts to begin now, which are this node's from here on. Those that it was given, and as many
-    /// others as it has idle bees. `budget_bytes` is what a bee has.
+    /// Attempts to begin now, which are this node's from here on: of those that it was given as many as
+    /// it has free bees, of others as many as it has idle ones. What it was given and has no bee for is
+    /// in none of its beats, so that whoever is idle takes it after a patience. `budget_bytes` is what a
+    /// bee has.
     pub fn start(
         &mut self,
         now: Duration,
-        idle_bees: usize,
+        bees: Bees,
         budget_bytes: u64,
         swarm: &SwarmView,
     ) -> Vec<Start> {
         let mut starts = Vec::new();
         let mut others: Vec<(u64, TaskKey)> = Vec::new();
         for (key, task) in &self.tasks {
+            let Some(opened_at) = self.opened_at(*key) else {
+                continue;
+            };
             let is_ready = task.state == State::Open
-                && self.opened_at(*key).is_some()
                 && task.attempt <= ATTEMPTS_MAX
                 // The coordinator tries everything: nobody else may be left.
                 && (self.head.is_some() || task.memory_bytes <= budget_bytes);
@@ -317,19 +330,22 @@ impl Foraging {
             let is_given =
                 task.preferred == Some(self.me) && task.attempt == 0 && task.holder.is_none();
             if is_given {
-                starts.push(Start {
-                    key: *key,
-                    attempt: 0,
-                    must_claim: false,
-                    is_last: false,
-                });
+                if starts.len() < bees.free {
+                    starts.push(Start {
+                        key: *key,
+                        attempt: 0,
+                        // From then on others may have it.
+                        must_claim: now >= opened_at + PATIENCE,
+                        is_last: false,
+                    });
+                }
             } else if task.was_missed(now) && self.is_overdue(now, *key, task, swarm) {
                 // Nodes that are hungry together begin with different tasks.
                 others.push((distance(self.me, *key), *key));
             }
         }
         others.sort_unstable();
-        let free = idle_bees.saturating_sub(starts.len());
+        let free = bees.idle.saturating_sub(starts.len());
         starts.extend(others.into_iter().take(free).map(|(_, key)| Start {
             key,
             attempt: self.tasks[&key].attempt,
@@ -428,6 +444,13 @@ mod tests {
     use apiary_protocol::query::{StagePlan, TaskPlan};
     use std::sync::Arc;
 
+    fn bees(count: usize) -> Bees {
+        Bees {
+            free: count,
+            idle: count,
+        }
+    }
+
     impl Foraging {
         fn is_over(&self) -> bool {
             self.tasks.values().all(|task| task.state == State::Done)
@@ -517,7 +540,7 @@ mod tests {
         for key in one.wanted(seconds(at), swarm) {
             one.missed(seconds(at), key);
         }
-        one.start(seconds(at), idle, budget, swarm)
+        one.start(seconds(at), bees(idle), budget, swarm)
     }
 
     fn keys(starts: &[Start]) -> Vec<(TaskKey, bool)> {
@@ -532,10 +555,10 @@ mod tests {
         let swarm = SwarmView::default();
         let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
         assert_eq!(
-            keys(&one.start(seconds(0), 1, 10, &swarm)),
+            keys(&one.start(seconds(0), bees(1), 10, &swarm)),
             [(key(1, 0), false)]
         );
-        assert!(one.start(seconds(0), 1, 10, &swarm).is_empty());
+        assert!(one.start(seconds(0), bees(1), 10, &swarm).is_empty());
         // It reads stage 1 for its own task, and stage 2 for the head.
         assert_eq!(
             one.wanted(seconds(0), &swarm),
@@ -544,13 +567,42 @@ mod tests {
         one.done(seconds(1), key(1, 0));
         one.done(seconds(2), key(1, 1));
         assert_eq!(
-            keys(&one.start(seconds(2), 1, 10, &swarm)),
+            keys(&one.start(seconds(2), bees(1), 10, &swarm)),
             [(key(2, 0), false)]
         );
         one.done(seconds(3), key(2, 0));
         assert!(!one.is_head_ready());
         one.done(seconds(3), key(2, 1));
         assert!(one.is_head_ready() && one.is_over());
+    }
+
+    #[test]
+    fn what_a_node_was_given_and_has_no_bee_for_is_anybodys_after_a_patience() {
+        let mut plan = plan();
+        plan.stages[0].tasks[1].preferred = Some(node(1));
+        let mut one = Foraging::new(seconds(0), node(1), &plan, Some(vec![2]));
+        let mut late = Foraging::new(seconds(0), node(3), &plan, None);
+        let first = one.start(seconds(0), bees(1), 10, &SwarmView::default());
+        assert_eq!(keys(&first), [(key(1, 0), false)]);
+        // Its beats list what it has begun.
+        let swarm = |at| SwarmView {
+            members: vec![member(1, NodeState::Alive, vec![(key(1, 0), at)])],
+            ..SwarmView::default()
+        };
+        for at in 0..4 {
+            late.observe(seconds(at), query(), &swarm(at));
+            assert!(
+                start(at, &mut late, 2, 10, &swarm(at)).is_empty(),
+                "at {at}"
+            );
+        }
+        late.observe(seconds(4), query(), &swarm(4));
+        let taken = start(4, &mut late, 2, 10, &swarm(4));
+        assert_eq!(keys(&taken), [(key(1, 1), true)]);
+        // Whoever it was given to asks first from then on.
+        one.done(seconds(6), key(1, 0));
+        let second = one.start(seconds(6), bees(1), 10, &SwarmView::default());
+        assert_eq!(keys(&second), [(key(1, 1), true)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The check of a store before it is trusted.
 
+use super::retry::is_transient;
 use super::{Created, Meadow, Names, StoreTime, WHOLE_OBJECT_BYTES_MAX};
 use crate::error::{Error, Result};
 use apiary_protocol::ids::MeadowId;
@@ -8,6 +9,7 @@ use apiary_protocol::manifest::Manifest;
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::Error as StoreError;
+use tokio::time::Instant;
 
 /// Creates that run at once.
 const RIVALS: usize = 8;
@@ -43,14 +45,32 @@ impl Meadow {
         }
     }
 
+    /// When the answer of the one that won was lost, or nothing came through, nothing is proved: that is
+    /// tried anew with another key.
     async fn prove_conditions(&self) -> Result<StoreTime> {
-        let id: [u8; 16] = self.host.entropy.bytes();
-        let key = format!("{}/{:032x}", keys::PROOFS_PREFIX, u128::from_le_bytes(id));
-        let outcome = self.prove_create(&key).await;
-        // Also after a refusal: what was written for the check is nobody's.
-        let cleaned = self.delete(&key).await;
-        let time = outcome?;
-        cleaned.map(|()| time)
+        let prove_once = || async {
+            let id: [u8; 16] = self.host.entropy.bytes();
+            let key = format!("{}/{:032x}", keys::PROOFS_PREFIX, u128::from_le_bytes(id));
+            let outcome = self.prove_create(&key).await;
+            // Also after a refusal: what was written for the check is nobody's.
+            let cleaned = self.delete(&key).await;
+            let time = outcome?;
+            cleaned.map(|()| time)
+        };
+        let began_at = Instant::now();
+        let mut tries = 0;
+        loop {
+            match prove_once().await {
+                Err(Error::Store { source, .. })
+                    if is_transient(&source) && began_at.elapsed() < self.rooted.retry.deadline =>
+                {
+                    tracing::debug!(error = %source, tries, "nothing was proved, trying again");
+                }
+                outcome => return outcome,
+            }
+            tokio::time::sleep(self.rooted.retry.pause(tries)).await;
+            tries += 1;
+        }
     }
 
     async fn prove_create(&self, key: &str) -> Result<StoreTime> {

@@ -429,6 +429,18 @@ async fn good_stores_are_proved_and_nothing_is_left_of_it() {
 }
 
 #[tokio::test]
+async fn a_store_whose_answers_are_lost_is_proved_at_another_try() {
+    let (store, meadow) = faulty();
+    meadow.prove().await.unwrap();
+    for fault in [Fault::Before, Fault::After] {
+        // All of the rivals: the one that won does not know it.
+        store.fail_puts([fault; 8]);
+        meadow.prove().await.unwrap();
+        assert_eq!(keys(&meadow, "_swarm", None).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn ages_are_told_by_the_clock_of_the_store() {
     let (_directory, meadows) = both().await;
     for meadow in meadows {
