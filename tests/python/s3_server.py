@@ -6,6 +6,7 @@ Every answer waits so long. In the end it prints as JSON what it was asked: a li
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -46,5 +47,6 @@ client = boto3.client(
 client.create_bucket(Bucket=sys.argv[1])
 print(endpoint, flush=True)
 sys.stdin.read()
-server.stop()
 print(json.dumps(requests), flush=True)
+# Whoever holds a connection open would be waited for.
+os._exit(0)

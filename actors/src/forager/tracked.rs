@@ -32,8 +32,6 @@ const HEADS_BYTES_MAX: usize = 8 << 20;
 const PATH_OWN: u32 = 1;
 /// Its put, a look at the bell or a list, its get.
 const PATH_FOUND: u32 = 3;
-/// Before a task of somebody else begins: a look for its output, and a claim.
-const PATH_CLAIM: u32 = 2;
 /// Attempts that fail for want of storage before the task is given up here.
 const RELEASES_MAX: u32 = 4;
 
@@ -168,7 +166,7 @@ impl Tracked {
             options: Arc::clone(&self.options),
             start,
             known: self.outputs_of(inputs),
-            path: self.path_to(inputs) + if start.must_claim { PATH_CLAIM } else { 0 },
+            path: self.path_to(inputs) + u32::from(start.has_looked) + u32::from(start.must_claim),
             progress: Arc::default(),
         }
     }

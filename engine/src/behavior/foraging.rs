@@ -37,6 +37,8 @@ pub struct Start {
     pub attempt: u32,
     /// Only after a claim was created; the placed node needs none.
     pub must_claim: bool,
+    /// After its output was looked for and not there.
+    pub has_looked: bool,
     /// It was given up here, and nobody else took it: what fails now fails the query.
     pub is_last: bool,
 }
@@ -336,10 +338,13 @@ impl Foraging {
                         attempt: 0,
                         // From then on others may have it.
                         must_claim: now >= opened_at + PATIENCE,
+                        has_looked: false,
                         is_last: false,
                     });
                 }
-            } else if task.was_missed(now) && self.is_overdue(now, *key, task, swarm) {
+            } else if (task.is_nobodys() || task.was_missed(now))
+                && self.is_overdue(now, *key, task, swarm)
+            {
                 // Nodes that are hungry together begin with different tasks.
                 others.push((distance(self.me, *key), *key));
             }
@@ -350,6 +355,7 @@ impl Foraging {
             key,
             attempt: self.tasks[&key].attempt,
             must_claim: true,
+            has_looked: !self.tasks[&key].is_nobodys(),
             is_last: self.tasks[&key].gave_up_at.is_some(),
         }));
         for start in &starts {
@@ -404,6 +410,11 @@ impl Task {
     fn was_missed(&self, now: Duration) -> bool {
         self.missed_at
             .is_some_and(|at| now.saturating_sub(at) <= MISSED_FRESH)
+    }
+
+    /// Whether the first claim of it is all that there can be: whoever has an output has claimed it.
+    fn is_nobodys(&self) -> bool {
+        self.preferred.is_none() && self.holder.is_none() && self.attempt == 0
     }
 
     /// Who should be running it.
@@ -670,6 +681,28 @@ mod tests {
         assert!(start(99, &mut three, 0, 10, &swarm).is_empty());
         assert!(start(99, &mut three, 1, 9, &swarm).is_empty());
         assert_eq!(start(99, &mut three, 1, 10, &swarm).len(), 1);
+    }
+
+    #[test]
+    fn a_task_that_is_nobodys_is_claimed_without_a_look_and_one_that_was_claimed_is_not() {
+        let mut plan = plan();
+        for task in plan.stages.iter_mut().flat_map(|stage| &mut stage.tasks) {
+            task.preferred = None;
+        }
+        let swarm = SwarmView::default();
+        let mut one = Foraging::new(seconds(0), node(1), &plan, None);
+        let starts = one.start(seconds(1), bees(2), 10, &swarm);
+        assert_eq!(starts.len(), 2);
+        assert!(
+            starts
+                .iter()
+                .all(|start| start.must_claim && !start.has_looked)
+        );
+        one.claimed(seconds(1), key(1, 0), node(2), 0);
+        assert!(one.start(seconds(9), bees(2), 10, &swarm).is_empty());
+        one.missed(seconds(9), key(1, 0));
+        let again = one.start(seconds(9), bees(2), 10, &swarm);
+        assert!(again[0].has_looked && again[0].attempt == 1);
     }
 
     #[test]
