@@ -387,9 +387,14 @@ fn a_large_query_is_shared_when_somebody_is_there_to_help() {
     assert!(!alone.stderr.contains("the query is shared"), "{alone:?}");
     // What a node left that died long ago is no help.
     let node = Node::start(&bench, "a");
-    let beats = bench.objects().into_iter().map(|(key, _)| key);
-    let mut beats = beats.filter(|key| key.starts_with("_swarm/nodes/"));
-    let beat = bench.meadow().join(beats.next().expect("its beat"));
+    let beat = loop {
+        let beats = bench.objects().into_iter().map(|(key, _)| key);
+        let mut beats = beats.filter(|key| key.starts_with("_swarm/nodes/"));
+        if let Some(beat) = beats.next() {
+            break bench.meadow().join(beat);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
     node.kill();
     let file = std::fs::File::options().write(true).open(&beat);
     let long_ago = SystemTime::now() - Duration::from_secs(3_600);
@@ -399,6 +404,13 @@ fn a_large_query_is_shared_when_somebody_is_there_to_help() {
     assert!(!alone.stderr.contains("the query is shared"), "{alone:?}");
 
     let _node = Node::start(&bench, "b");
+    // Its beat comes a moment after it is ready.
+    while nodes_of(&bench)
+        .get("b")
+        .is_none_or(|node| node["state"] != "alive")
+    {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let shared = ask().success();
     assert_eq!(shared.stdout, alone.stdout);
     assert!(shared.stderr.contains("the query is shared"), "{shared:?}");

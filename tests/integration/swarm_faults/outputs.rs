@@ -15,6 +15,10 @@ const WIDE: &str = "WITH w AS (SELECT v, concat(md5(CAST(v AS VARCHAR)), md5(CAS
                     SELECT count(*) AS n, sum(length(a.s)) AS s, max(a.s) AS most, min(b.s) AS least \
                     FROM w a JOIN w b ON a.v = b.v";
 
+/// The same with less of it: outputs in one object, of more than comes with the index.
+const MIDDLE: &str = "WITH w AS (SELECT v, md5(CAST(v AS VARCHAR)) AS s FROM t) SELECT count(*) AS n, \
+                      max(a.s) AS most, min(b.s) AS least FROM w a JOIN w b ON a.v = b.v";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     Truncated,
@@ -127,6 +131,8 @@ fn answers_stay_right(kind: &str, text: &str, rounds: u64) {
     with_frame(&ground);
     let expected = ground.sql(text);
     let nodes = [ground.start("a"), ground.start("b")];
+    // What the coordinator made itself it does not read again: others have to take part.
+    ground.warm_up(&nodes, text);
     let foreign = foreign_output(&ground);
     let mut random = Random(number("APIARY_TEST_SEED", 3));
     let mut counts: BTreeMap<(Damage, &str), u64> = BTreeMap::new();
@@ -172,7 +178,7 @@ fn answers_stay_right(kind: &str, text: &str, rounds: u64) {
 
 #[test]
 fn a_damaged_output_is_an_error_that_names_it_or_a_rerun_and_never_a_wrong_answer() {
-    answers_stay_right("outputs", SUMS, number("APIARY_TEST_DAMAGES", 10));
+    answers_stay_right("outputs", MIDDLE, number("APIARY_TEST_DAMAGES", 10));
 }
 
 #[test]
