@@ -1,88 +1,27 @@
 //! Writes whose query is shared: other nodes put cells into the frame, one commit names them, and what
 //! no commit names is taken away, whoever dies.
 
-use apiary_tests::{Bench, Finished};
+use apiary_tests::{Bench, Finished, Node, send_signal};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A running `apiary-node start`; killed when it is dropped.
-struct Node {
-    process: Child,
-    id: String,
-    /// On standard error.
-    said: Arc<Mutex<String>>,
+fn started(bench: &Bench, name: &str) -> Node {
+    Node::spawn(bench.command(["start", "--set", "sync=false"]), name)
 }
 
-impl Node {
-    fn start(bench: &Bench, name: &str) -> Self {
-        Self::with(bench, name, &[])
+/// A node whose Keeper is quick.
+fn quick_keeper(bench: &Bench) -> Node {
+    let quick = [
+        "keeper_interval=50ms",
+        "keeper_requests=100000",
+        "sync=false",
+    ];
+    let mut command = bench.command(["start"]);
+    for setting in quick {
+        command.args(["--set", setting]);
     }
-
-    /// One whose Keeper is quick.
-    fn keeper(bench: &Bench) -> Self {
-        let quick = ["keeper_interval=50ms", "keeper_requests=100000"];
-        Self::with(bench, "keeper", &quick)
-    }
-
-    fn with(bench: &Bench, name: &str, settings: &[&str]) -> Self {
-        let mut command = bench.command(["start", "--bees", "1", "--memory", "256MiB"]);
-        for setting in settings.iter().chain(&["sync=false"]) {
-            command.args(["--set", setting]);
-        }
-        let mut child = command
-            .args(["--set", &format!("name={name}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a node starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find(|line| line.starts_with("ready"))
-            .unwrap_or_else(|| panic!("{name} is not ready"));
-        let id = ready.split(['(', ')']).nth(1).expect("its id").to_string();
-        let said = Arc::<Mutex<String>>::default();
-        let heard = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                *heard.lock().expect("nobody panicked") += &line;
-            }
-        });
-        Self {
-            process: child,
-            id,
-            said,
-        }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().expect("kill -9");
-        self.process.wait().expect("it is dead");
-    }
-
-    /// SIGTERM, and waits for the end.
-    fn stop(mut self) {
-        signal(&self.process, "TERM");
-        assert!(self.process.wait().expect("it ends").code().is_some());
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn signal(process: &Child, signal: &str) {
-    let pid = process.id().to_string();
-    let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-    assert!(sent.expect("kill runs").success());
+    Node::spawn(command, "keeper")
 }
 
 /// A frame `t` of twelve cells.
@@ -181,7 +120,7 @@ fn grow_old(bench: &Bench, frame: &str) {
 #[test]
 fn a_shared_write_is_in_one_version_and_has_the_rows_that_one_node_writes() {
     let bench = with_frame();
-    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let nodes = [started(&bench, "a"), started(&bench, "b")];
     let check = |frame: &str, select: &str, version: u64| {
         let all = |from: &str| {
             bench.sql(&format!(
@@ -265,7 +204,7 @@ fn a_shared_write_is_in_one_version_and_has_the_rows_that_one_node_writes() {
 fn a_shared_write_whose_source_fails_or_whose_rows_do_not_fit_leaves_nothing() {
     let bench = with_frame();
     bench.sql("CREATE TABLE o (k INT, v BIGINT NOT NULL)");
-    let _nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let _nodes = [started(&bench, "a"), started(&bench, "b")];
     for (text, reason) in [
         (
             "INSERT INTO o SELECT k, 1 / (v - 30000) FROM t",
@@ -339,10 +278,10 @@ fn rows_are_written_once_when_a_node_that_writes_some_is_killed() {
     let bench = with_frame();
     bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
     let expected = sums(&bench, LONG);
-    let other = Node::start(&bench, "other");
+    let other = started(&bench, "other");
     let mut killed = false;
     for _ in 0..5 {
-        let victim = Node::start(&bench, "victim");
+        let victim = started(&bench, "victim");
         let mut write = long_write(&bench);
         killed = is_writing(&bench, Some(&victim), &mut write);
         victim.kill();
@@ -359,7 +298,7 @@ fn rows_are_written_once_when_a_node_that_writes_some_is_killed() {
     assert!(named.is_subset(&there));
     // What the dead node left is swept when it is old, and nothing else.
     grow_old(&bench, "o");
-    let keeper = Node::keeper(&bench);
+    let keeper = quick_keeper(&bench);
     wait_until("the orphans are swept", || is_tidy(&bench, "o"));
     keeper.stop();
     assert_eq!(cells(&bench, "o").1, named);
@@ -374,20 +313,18 @@ fn a_node_that_stops_or_sleeps_in_the_middle_of_a_write_takes_its_cells_away_its
     for sleeps in [false, true] {
         let mut held = false;
         for _ in 0..5 {
-            let victim = Node::start(&bench, "victim");
+            let mut victim = started(&bench, "victim");
             let mut write = long_write(&bench);
             held = is_writing(&bench, Some(&victim), &mut write);
-            signal(&victim.process, if sleeps { "STOP" } else { "TERM" });
+            victim.signal(if sleeps { "STOP" } else { "TERM" });
             Finished::of(write.wait_with_output()).success();
-            let said = Arc::clone(&victim.said);
-            if sleeps {
-                signal(&victim.process, "CONT");
-            } else {
-                victim.stop();
+            match sleeps {
+                true => victim.signal("CONT"),
+                false => victim.end(),
             }
             let is_done = || is_tidy(&bench, "o") && left_over(&bench).is_empty();
             // On a machine with much else to do a node that stops does not wait for ever.
-            let gave_up = || !sleeps && said.lock().expect("nobody panicked").contains("still ran");
+            let gave_up = || !sleeps && victim.said().contains("still ran");
             wait_until("nothing is left but what is committed", || {
                 is_done() || gave_up()
             });
@@ -409,12 +346,12 @@ fn a_node_that_stops_or_sleeps_in_the_middle_of_a_write_takes_its_cells_away_its
 fn a_coordinator_that_was_taken_for_dead_commits_once_what_is_there() {
     let bench = with_frame();
     bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
-    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let nodes = [started(&bench, "a"), started(&bench, "b")];
     let mut write = long_write(&bench);
     assert!(is_writing(&bench, None, &mut write), "it was too quick");
-    signal(&write, "STOP");
+    send_signal(&write, "STOP");
     wait_until("the query is ended", || left_over(&bench).is_empty());
-    signal(&write, "CONT");
+    send_signal(&write, "CONT");
     let finished = Finished::of(write.wait_with_output()).success();
     assert_eq!(
         sums(&bench, "SELECT k, v FROM o"),
@@ -431,7 +368,7 @@ fn a_coordinator_that_was_taken_for_dead_commits_once_what_is_there() {
 fn a_killed_coordinator_commits_nothing_or_all_and_what_it_leaves_is_taken_away() {
     let bench = with_frame();
     bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
-    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let nodes = [started(&bench, "a"), started(&bench, "b")];
     let mut write = long_write(&bench);
     assert!(is_writing(&bench, None, &mut write), "it was too quick");
     write.kill().expect("kill -9");
@@ -447,7 +384,7 @@ fn a_killed_coordinator_commits_nothing_or_all_and_what_it_leaves_is_taken_away(
     let (there, named) = cells(&bench, "o");
     assert_ne!(there, named, "it was killed in the middle");
     grow_old(&bench, "o");
-    let keeper = Node::keeper(&bench);
+    let keeper = quick_keeper(&bench);
     wait_until("the orphans are swept", || is_tidy(&bench, "o"));
     keeper.stop();
     assert_eq!(sums(&bench, "SELECT k, v FROM o"), found);
@@ -457,10 +394,10 @@ fn a_killed_coordinator_commits_nothing_or_all_and_what_it_leaves_is_taken_away(
 fn a_cancelled_write_takes_its_cells_away_on_every_node() {
     let bench = with_frame();
     bench.sql("CREATE TABLE o (k BIGINT, v BIGINT)");
-    let nodes = [Node::start(&bench, "a"), Node::start(&bench, "b")];
+    let nodes = [started(&bench, "a"), started(&bench, "b")];
     let mut write = long_write(&bench);
     assert!(is_writing(&bench, None, &mut write), "it was too quick");
-    signal(&write, "INT");
+    send_signal(&write, "INT");
     let finished = Finished::of(write.wait_with_output());
     assert_eq!(finished.code, Some(130), "{finished:?}");
     wait_until("its cells are gone", || cells(&bench, "o").0.is_empty());
@@ -476,7 +413,7 @@ fn a_cancelled_write_takes_its_cells_away_on_every_node() {
         .spawn()
         .expect("apiary-node starts");
     assert!(is_writing(&bench, None, &mut write), "it was too quick");
-    signal(&write, "INT");
+    send_signal(&write, "INT");
     assert_eq!(Finished::of(write.wait_with_output()).code, Some(130));
     assert_eq!(cells(&bench, "o").0.len(), 0);
     nodes.into_iter().for_each(Node::stop);

@@ -10,7 +10,7 @@ mod servers;
 mod tpch;
 
 pub use bad_link::BadLink;
-pub use node::Node;
+pub use node::{Node, send_signal};
 pub use proxy::{Logged, Outcome, Proxy};
 pub use servers::{BUCKET, Server};
 pub use tpch::query as tpch_query;

@@ -3,8 +3,7 @@
 use crate::Bench;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a node that logs `apiary_actors=info` says when it runs a task of another one's query.
 const HELPS: &str = "runs another node's task";
@@ -13,7 +12,8 @@ const HELPS: &str = "runs another node's task";
 pub struct Node {
     process: Child,
     pub id: String,
-    helped: Arc<AtomicU64>,
+    pub name: String,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Node {
@@ -42,24 +42,36 @@ impl Node {
             .find(|line| line.starts_with("ready"))
             .unwrap_or_else(|| panic!("{name} is not ready"));
         let id = ready.split(['(', ')']).nth(1).expect("its id").to_string();
-        let helped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&helped);
-        // Whatever it says later is not waited for.
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let says = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                counted.fetch_add(u64::from(line.contains(HELPS)), Ordering::Relaxed);
+                says.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line);
             }
         });
         Self {
             process: child,
             id,
-            helped,
+            name: name.to_string(),
+            said,
         }
     }
 
+    /// What it has logged so far.
+    pub fn said(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.join("\n")
+    }
+
     /// How many tasks of others it said that it runs.
-    pub fn helped(&self) -> u64 {
-        self.helped.load(Ordering::Relaxed)
+    pub fn helped(&self) -> usize {
+        self.said().matches(HELPS).count()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("a status").is_none()
     }
 
     pub fn kill(mut self) {
@@ -68,16 +80,19 @@ impl Node {
     }
 
     pub fn signal(&self, signal: &str) {
-        let signal = format!("-{signal}");
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args([&signal, &pid]).status();
-        assert!(sent.expect("kill runs").success());
+        send_signal(&self.process, signal);
     }
 
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) {
+        self.end();
+    }
+
+    /// The same of one that is asked afterwards what it has logged.
+    pub fn end(&mut self) {
         self.signal("TERM");
-        assert!(self.process.wait().expect("it ends").code().is_some());
+        let code = self.process.wait().expect("it ends").code();
+        assert!(code.is_some(), "{}: {}", self.name, self.said());
     }
 }
 
@@ -86,4 +101,11 @@ impl Drop for Node {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+pub fn send_signal(process: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), process.id().to_string()])
+        .status();
+    assert!(sent.expect("kill runs").success());
 }

@@ -245,7 +245,7 @@ pub async fn commit_output(
     let (body, data_at) = body(output, &chunks)?;
     let key = keys::query_output(output.query, output.key);
     let cells = cells.map_or(Vec::new(), Unnamed::hand_over);
-    let named = cells.iter().map(|key| Path::parse(key));
+    let named = cells.iter().map(Path::parse);
     let named = named
         .collect::<std::result::Result<Vec<Path>, _>>()
         .map_err(|error| Error::Bug(format!("a cell of an output: {error}")))?;

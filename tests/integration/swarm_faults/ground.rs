@@ -1,12 +1,11 @@
 //! Where a swarm lives: a directory, or a bucket behind the proxy; its nodes and their queries.
 
 use super::{seen, wait_for};
-use apiary_tests::{BUCKET, Bench, Finished, Proxy, Server};
+use apiary_tests::{BUCKET, Bench, Finished, Node, Proxy, Server, send_signal};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub struct Ground {
@@ -64,7 +63,8 @@ impl Ground {
 
     /// A node that stays.
     pub fn start(&self, name: &str) -> Node {
-        Node::start(self, name, &[])
+        let command = self.command(name, &["start", "--log", "warn,apiary_actors=info"]);
+        Node::spawn(command, name)
     }
 
     /// A query of a brief node that shares it.
@@ -100,7 +100,7 @@ impl Ground {
     /// seconds; from then on they listen closely.
     #[track_caller]
     pub fn warm_up(&self, nodes: &[Node], text: &str) {
-        let has_worked = |node: &Node| node.said().contains("runs another node's task");
+        let has_worked = |node: &Node| node.helped() > 0;
         wait_for("help", Duration::from_secs(120), || {
             self.share(text).finish().success();
             nodes.iter().all(has_worked).then_some(())
@@ -204,92 +204,6 @@ fn listed(server: &Server) -> Vec<String> {
         .collect()
 }
 
-/// A running `apiary-node start`; killed when it is dropped.
-pub struct Node {
-    process: Child,
-    pub id: String,
-    pub name: String,
-    said: Arc<Mutex<Vec<String>>>,
-}
-
-impl Node {
-    pub fn start(ground: &Ground, name: &str, settings: &[&str]) -> Self {
-        let arguments = ["start", "--bees", "1", "--memory", "256MiB"];
-        let mut command = ground.command(name, &arguments);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        command.args(["--log", "warn,apiary_actors=info"]);
-        let mut child = command
-            .args(["--set", &format!("name={name}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a node starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find(|line| line.starts_with("ready"))
-            .unwrap_or_else(|| panic!("{name} is not ready"));
-        let id = ready.split(['(', ')']).nth(1).expect("its id").to_string();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let says = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                says.lock().expect("nobody panicked").push(line);
-            }
-        });
-        Self {
-            process: child,
-            id,
-            name: name.to_string(),
-            said,
-        }
-    }
-
-    /// What it has logged so far.
-    pub fn said(&self) -> String {
-        self.said.lock().expect("nobody panicked").join("\n")
-    }
-
-    pub fn kill(mut self) {
-        self.process.kill().expect("kill -9");
-        self.process.wait().expect("it is dead");
-    }
-
-    pub fn signal(&self, signal: &str) {
-        send(&self.process, signal);
-    }
-
-    #[track_caller]
-    pub fn is_running(&mut self) -> bool {
-        self.process.try_wait().expect("a status").is_none()
-    }
-
-    /// SIGTERM, and waits for the end.
-    pub fn stop(mut self) {
-        self.signal("TERM");
-        let code = self.process.wait().expect("it ends").code();
-        assert!(code.is_some(), "{}: {}", self.name, self.said());
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn send(process: &Child, signal: &str) {
-    let sent = Command::new("kill")
-        .args([format!("-{signal}"), process.id().to_string()])
-        .status();
-    assert!(sent.expect("kill runs").success());
-}
-
 /// A shared query under way.
 pub struct Query {
     process: Child,
@@ -299,7 +213,7 @@ pub struct Query {
 
 impl Query {
     pub fn signal(&self, signal: &str) {
-        send(&self.process, signal);
+        send_signal(&self.process, signal);
     }
 
     pub fn has_ended(&mut self) -> bool {

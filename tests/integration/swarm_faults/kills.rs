@@ -1,8 +1,8 @@
 //! kill -9 of a node with a claim, over the 22 TPC-H queries.
 
-use super::ground::{Ground, Node};
+use super::ground::Ground;
 use super::number;
-use apiary_tests::{Random, tpch_query};
+use apiary_tests::{Node, Random, tpch_query};
 use std::time::{Duration, Instant};
 
 /// Large enough that tasks take a while, small enough for a build without optimisation.

@@ -1,7 +1,8 @@
 //! A bucket that is slow, busy, forgetful, or gone for a while.
 
-use super::ground::{Ground, Node};
+use super::ground::Ground;
 use super::{JOINED, SUMS, number, wait_for, with_frame};
+use apiary_tests::Node;
 use std::time::Duration;
 
 /// What lies between a home and a region of a cloud.

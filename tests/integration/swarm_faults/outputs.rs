@@ -1,8 +1,8 @@
 //! Outputs that are damaged as soon as they are there, under the hands of real nodes.
 
-use super::ground::{Ground, Node};
+use super::ground::Ground;
 use super::{SUMS, number, with_frame};
-use apiary_tests::Random;
+use apiary_tests::{Node, Random};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! How many requests a swarm makes, by what the proxy in front of its bucket counted.
 
-use super::ground::{Ground, Node};
+use super::ground::Ground;
 use super::{JOINED, SUMS, number, with_frame};
-use apiary_tests::{Logged, Outcome};
+use apiary_tests::{Logged, Node, Outcome};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Machines that sleep and wake up, coordinators that die, nodes that come in the middle.
 
-use super::ground::{Ground, Node};
+use super::ground::Ground;
 use super::{HEAVY, SUMS, number, wait_for, with_frame};
-use apiary_tests::Random;
+use apiary_tests::{Node, Random};
 use std::time::{Duration, Instant};
 
 /// Tasks that run for longer than others leave them to whoever has them.
