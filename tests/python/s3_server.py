@@ -6,6 +6,7 @@ Every answer waits so long. In the end it prints as JSON what it was asked: a li
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -33,6 +34,7 @@ class Handler(threaded_moto_server.MotoRequestHandler):
 
 
 threaded_moto_server.MotoRequestHandler = Handler
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()

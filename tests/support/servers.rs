@@ -76,6 +76,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        // Its account may be more than a pipe holds.
+        let _ = std::io::copy(&mut self.output, &mut std::io::sink());
         let _ = self.child.wait();
     }
 }
