@@ -369,6 +369,13 @@ fn a_task_that_is_too_large_for_one_node_is_done_by_a_larger_one() {
     assert_eq!(alone.code, Some(4), "{alone:?}");
     assert!(alone.stderr.contains("abandoned after"), "{alone:?}");
     let _large = Node::with_memory(bench.command(["start"]), "large", "2GiB");
+    // Its beat comes a moment after it is ready.
+    while nodes_of(&bench)
+        .get("large")
+        .is_none_or(|node| node["state"] != "alive")
+    {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let finished = bench.run(small).success();
     assert_eq!(finished.stdout, expected);
     nothing_is_left(&bench);

@@ -12,6 +12,7 @@ use apiary_engine::behavior::abandonment::{
     self, FailureClass, Record, Strategy, Told, Verdict, plan_next,
 };
 use apiary_engine::behavior::foraging::Start;
+use apiary_engine::behavior::membership::NodeState;
 use apiary_engine::distributed::{
     Finished, Inputs, StoredOutput, TaskJob, commit_failure, commit_output, is_lost_input,
     read_failures, run_task, task_error,
@@ -178,15 +179,23 @@ async fn failures_elsewhere(with: &Arguments, job: &AttemptJob) -> Vec<Failure> 
     }
 }
 
-/// Whether a node with more memory than this one has not tried it yet.
+/// Whether a node with more memory than this one has not tried it yet. One that was not seen to change
+/// yet counts: should it be gone, the query fails later, and no other way.
 fn has_larger(with: &Arguments, elsewhere: &[Failure]) -> bool {
     let division = with.chambers.division();
     let own = division.bees as u64 * division.budget_per_bee_bytes;
     let view = with.swarm.view();
-    view.workers(BUILD).any(|(member, beat)| {
-        member.node != with.node_id
+    let hopeful = view
+        .members
+        .iter()
+        .filter(|member| matches!(member.state, NodeState::Alive | NodeState::Unknown));
+    let mut beats = hopeful.filter_map(|member| member.beat.as_deref());
+    beats.any(|beat| {
+        beat.node != with.node_id
+            && beat.build == BUILD
+            && !beat.draining
             && u64::from(beat.cores).saturating_mul(beat.bee_budget_bytes) > own
-            && elsewhere.iter().all(|failure| failure.node != member.node)
+            && elsewhere.iter().all(|failure| failure.node != beat.node)
     })
 }
 

@@ -118,8 +118,8 @@ fn explain_analyze_counts_the_reads_of_each_node_as_the_bucket_does() {
             assert!(seen.get(node) >= Some(count), "{node}: {seen:?}, {text}");
         }
         let (path, passed) = (path_told(&text), path_seen(&log));
-        assert!(path <= 6, "{text}");
-        if told == seen && path == passed {
+        // A task that was claimed twice takes a look and a claim more.
+        if told == seen && path == passed && path <= 6 {
             break;
         }
         assert!(run < 5, "{told:?} {seen:?} {path} {passed} {text}");
