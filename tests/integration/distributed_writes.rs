@@ -1,7 +1,7 @@
 //! Writes whose query is shared: other nodes put cells into the frame, one commit names them, and what
 //! no commit names is taken away, whoever dies.
 
-use apiary_tests::{Bench, Finished, Node, send_signal};
+use apiary_tests::{Bench, Finished, Node, send_signal, twelve_cells};
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,13 +27,7 @@ fn quick_keeper(bench: &Bench) -> Node {
 /// A frame `t` of twelve cells.
 fn with_frame() -> Bench {
     let bench = Bench::new();
-    bench.sql("CREATE TABLE t (k BIGINT, v BIGINT)");
-    for part in 0..12_i64 {
-        let (first, last) = (part * 20_000, part * 20_000 + 19_999);
-        bench.sql(&format!(
-            "INSERT INTO t SELECT value % 97, value FROM generate_series({first}, {last})"
-        ));
-    }
+    bench.sql(&twelve_cells());
     bench
 }
 
@@ -258,9 +252,7 @@ fn is_writing(bench: &Bench, node: Option<&Node>, write: &mut Child) -> bool {
             let is_claim = |key: &str| key.contains("/claims/002-");
             left_over(bench).iter().any(|key| {
                 let bytes = is_claim(key).then(|| std::fs::read(bench.meadow().join(key)));
-                let id = node.id.as_bytes();
-                let names = |bytes: Vec<u8>| bytes.windows(id.len()).any(|text| text == id);
-                bytes.is_some_and(|bytes| bytes.is_ok_and(names))
+                bytes.is_some_and(|bytes| bytes.is_ok_and(|bytes| node.is_named_in(&bytes)))
             })
         };
         if cells(bench, "o").0.len() > before && node.is_none_or(holds) {

@@ -1,6 +1,6 @@
 //! Several nodes on one meadow: they find each other, share queries, and survive each other's deaths.
 
-use apiary_tests::{Bench, Finished, Node};
+use apiary_tests::{Bench, Finished, Node, twelve_cells};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -10,15 +10,7 @@ const AGGREGATE: &str = "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k 
 
 /// A frame of twelve cells; the answer that one node gives.
 fn with_frame(bench: &Bench) -> String {
-    bench.sql("CREATE TABLE t (k BIGINT, v BIGINT)");
-    for part in 0..12_i64 {
-        let rows = format!(
-            "INSERT INTO t SELECT value % 97, value FROM generate_series({}, {})",
-            part * 20_000,
-            part * 20_000 + 19_999
-        );
-        bench.run(["sql", &rows]).success();
-    }
+    bench.sql(&twelve_cells());
     bench.sql(AGGREGATE)
 }
 
@@ -112,9 +104,7 @@ fn has_claimed(bench: &Bench, node: &Node, query: &mut Child) -> bool {
             let is_claim = key.starts_with("_swarm/queries/") && key.contains("/claims/");
             let bytes = is_claim.then(|| std::fs::read(bench.meadow().join(&key)));
             if let Some(Ok(bytes)) = bytes
-                && bytes
-                    .windows(node.id.len())
-                    .any(|text| text == node.id.as_bytes())
+                && node.is_named_in(&bytes)
             {
                 return true;
             }

@@ -55,13 +55,5 @@ const JOINED: &str = "SELECT count(*) AS n, sum(abs(a.v - b.v)) AS s FROM t a JO
 
 /// A frame of twelve cells, 240,000 rows.
 fn with_frame(ground: &Ground) {
-    let cells = (0..12).map(|part| {
-        let (first, last) = (part * 20_000, part * 20_000 + 19_999);
-        format!("INSERT INTO t SELECT value % 97, value FROM generate_series({first}, {last})")
-    });
-    let cells: Vec<String> = cells.collect();
-    ground.sql(&format!(
-        "CREATE TABLE t (k BIGINT, v BIGINT); {}",
-        cells.join("; ")
-    ));
+    ground.sql(&apiary_tests::twelve_cells());
 }

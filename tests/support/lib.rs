@@ -77,6 +77,15 @@ fn built() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
+/// Statements that make a frame `t` of twelve cells and 240,000 rows, for tests that share queries.
+pub fn twelve_cells() -> String {
+    let cells = (0..12).map(|part| {
+        let (first, last) = (part * 20_000, part * 20_000 + 19_999);
+        format!("; INSERT INTO t SELECT value % 97, value FROM generate_series({first}, {last})")
+    });
+    "CREATE TABLE t (k BIGINT, v BIGINT)".to_string() + &cells.collect::<String>()
+}
+
 /// A fresh meadow in a temporary directory, and the binary pointed at it.
 pub struct Bench {
     pub directory: tempfile::TempDir,

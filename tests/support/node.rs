@@ -70,6 +70,12 @@ impl Node {
         self.said().matches(HELPS).count()
     }
 
+    /// Whether an object names it: a claim, an output.
+    pub fn is_named_in(&self, bytes: &[u8]) -> bool {
+        let id = self.id.as_bytes();
+        bytes.windows(id.len()).any(|text| text == id)
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("a status").is_none()
     }

@@ -169,9 +169,8 @@ impl Ground {
                     continue;
                 };
                 let bytes = std::fs::read(claim.path()).unwrap_or_default();
-                let id = node.id.as_bytes();
                 let is_done = query.path().join("outputs").join(task).exists();
-                if !is_done && bytes.windows(id.len()).any(|text| text == id) {
+                if !is_done && node.is_named_in(&bytes) {
                     held.push((query.path(), name));
                 }
             }
@@ -184,10 +183,9 @@ impl Ground {
         let meadow = self.bench.meadow();
         let work = self.left_over().into_iter();
         let mut work = work.filter(|key| key.contains("/claims/") || key.contains("/outputs/"));
-        let id = node.id.as_bytes();
         work.any(|key| {
             let bytes = std::fs::read(meadow.join(key)).unwrap_or_default();
-            bytes.windows(id.len()).any(|text| text == id)
+            node.is_named_in(&bytes)
         })
     }
 
