@@ -19,6 +19,7 @@ use crate::args::{Bencher, Measure};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::signals::Interrupts;
+use crate::tpch::QUERY_COUNT;
 use apiary::{Apiary, Error, Settings};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -162,6 +163,21 @@ impl Bench<'_> {
         let builder = Apiary::builder(uri).settings(settings);
         let opening = builder.role(apiary::Role::Brief).open();
         self.block_on(async { Ok(opening.await?) })
+    }
+}
+
+/// The numbers of TPC-H queries that were asked for: all, when none were.
+///
+/// # Errors
+/// `Usage` for one that there is not.
+fn query_numbers(asked: &[u32]) -> Result<Vec<u32>> {
+    let all = 1..=QUERY_COUNT;
+    match asked.iter().find(|number| !all.contains(number)) {
+        Some(wrong) => Err(Failure::Usage(format!(
+            "--queries: {wrong} is not between 1 and 22"
+        ))),
+        None if asked.is_empty() => Ok(all.collect()),
+        None => Ok(asked.to_vec()),
     }
 }
 

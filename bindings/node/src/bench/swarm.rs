@@ -5,10 +5,10 @@
 //! Queries run interleaved, on processes that live on.
 
 use super::worker::{BOX, Engine, HIVE, Handle, Order, fill};
-use super::{Bench, Ground, answers, median, rounded, unexpected};
+use super::{Bench, Ground, answers, median, query_numbers, rounded, unexpected};
 use crate::args::BenchSwarm;
-use crate::failure::{Failure, Result};
-use crate::tpch::{QUERY_COUNT, query};
+use crate::failure::Result;
+use crate::tpch::query;
 use apiary::{Distribute, Settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -156,18 +156,7 @@ impl std::fmt::Display for CriticalPath {
 }
 
 pub fn measure(bench: &Bench<'_>, options: &BenchSwarm) -> Result<Value> {
-    let numbers: Vec<u32> = match options.queries.as_slice() {
-        [] => (1..=QUERY_COUNT).collect(),
-        given => given.to_vec(),
-    };
-    if let Some(wrong) = numbers
-        .iter()
-        .find(|number| !(1..=QUERY_COUNT).contains(number))
-    {
-        return Err(Failure::Usage(format!(
-            "--queries: {wrong} is not between 1 and 22"
-        )));
-    }
+    let numbers = query_numbers(&options.queries)?;
     let given = &bench.config.storage;
     let ground = match bench.config.storage_is_given && given.contains("://") {
         true => None,

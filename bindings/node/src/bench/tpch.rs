@@ -6,10 +6,10 @@
 //! program that takes the same orders, can run beside them.
 
 use super::worker::{BOX, Engine, HIVE, Handle, Order, fill};
-use super::{Bench, Ground, answers, median, mib, rounded, unexpected};
+use super::{Bench, Ground, answers, median, mib, query_numbers, rounded, unexpected};
 use crate::args::BenchTpch;
 use crate::failure::{Failure, Result};
-use crate::tpch::{QUERY_COUNT, TABLES, query};
+use crate::tpch::{TABLES, query};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -59,18 +59,7 @@ struct Field<'a> {
 type Times = BTreeMap<(&'static str, u32), Vec<f64>>;
 
 pub fn measure(bench: &Bench<'_>, options: &BenchTpch) -> Result<Value> {
-    let numbers: Vec<u32> = match options.queries.as_slice() {
-        [] => (1..=QUERY_COUNT).collect(),
-        given => given.to_vec(),
-    };
-    if let Some(wrong) = numbers
-        .iter()
-        .find(|number| !(1..=QUERY_COUNT).contains(number))
-    {
-        return Err(Failure::Usage(format!(
-            "--queries: {wrong} is not between 1 and 22"
-        )));
-    }
+    let numbers = query_numbers(&options.queries)?;
     let ground = bench.ground()?;
     let files = prepare(bench, &ground, options.scale)?;
     let queries = numbers
