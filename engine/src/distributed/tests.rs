@@ -13,14 +13,13 @@ use datafusion::physical_plan::collect;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const SPREAD: Spread = Spread {
+pub(super) const SPREAD: Spread = Spread {
     tasks_max: 3,
     bytes_per_task: 1,
 };
 
-async fn world() -> World {
-    let mut world = World::new().await;
-    world.crew.for_swarm = true;
+/// Six cells of 500 rows.
+pub(super) fn cells() -> Vec<RecordBatch> {
     let rows = |start: i64| -> RecordBatch {
         let ids = start..start + 500;
         let names = ids.clone().map(|id| format!("n{}", id % 7));
@@ -31,7 +30,13 @@ async fn world() -> World {
             ("name", names),
         ])
     };
-    let cells: Vec<RecordBatch> = (0..6).map(|cell| rows(cell * 500)).collect();
+    (0..6).map(|cell| rows(cell * 500)).collect()
+}
+
+async fn world() -> World {
+    let mut world = World::new().await;
+    world.crew.for_swarm = true;
+    let cells = cells();
     world.frame("t", &[], &cells).await;
     world.frame("u", &[], &cells[..2]).await;
     // One cell of several row groups.
@@ -39,7 +44,7 @@ async fn world() -> World {
     world
 }
 
-fn query(byte: u8) -> QueryId {
+pub(super) fn query(byte: u8) -> QueryId {
     QueryId::from_random([byte; 16])
 }
 

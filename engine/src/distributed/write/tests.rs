@@ -1,43 +1,24 @@
 //! Writes whose tasks run from bytes, more than once, and leave only what is committed.
 
 use super::super::testing::{run_head, run_stages};
+use super::super::tests::{SPREAD, cells, query};
 use super::super::{Inputs, TaskJob, read_output, run_task, saved};
 use super::*;
 use crate::behavior::abandonment::Strategy;
 use crate::schema::FrameSchema;
 use crate::settings::Codec;
-use crate::sql::tests::{World, batch, numbers};
+use crate::sql::tests::World;
 use crate::sql::{decode_plan, encode_plan};
 use apiary_protocol::delta::paths::decode_path;
 use apiary_protocol::delta::{Action, Add};
 use apiary_protocol::ids::FrameId;
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
-
-const SPREAD: Spread = Spread {
-    tasks_max: 3,
-    bytes_per_task: 1,
-};
-
-fn query(byte: u8) -> QueryId {
-    QueryId::from_random([byte; 16])
-}
 
 /// A frame `t` of six cells; `p`, partitioned, and `w` to write into.
 async fn world() -> World {
     let mut world = World::new().await;
     world.crew.for_swarm = true;
-    let rows = |start: i64| -> RecordBatch {
-        let ids = start..start + 500;
-        let names = ids.clone().map(|id| format!("n{}", id % 7));
-        let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
-        batch(vec![
-            ("id", numbers(ids.clone())),
-            ("k", numbers(ids.map(|id| id * 7_919 % 100))),
-            ("name", names),
-        ])
-    };
-    let cells: Vec<RecordBatch> = (0..6).map(|cell| rows(cell * 500)).collect();
+    let cells = cells();
     world.frame("t", &[], &cells).await;
     for (name, partitions) in [("w", vec![]), ("p", vec!["name".to_string()])] {
         let schema = FrameSchema::new(cells[0].schema(), partitions).unwrap();
