@@ -73,6 +73,8 @@ pub(crate) enum Message {
 pub(crate) struct Look {
     /// All heartbeats, when they were listed.
     listed: Option<Vec<(NodeId, Mark)>>,
+    /// When these were written, by the store's clock.
+    written: Vec<(NodeId, i64)>,
     /// Of nodes that were read one by one; `None` when its beat is gone.
     read: Vec<(NodeId, Option<(Mark, Beat)>)>,
     /// How long the list took.
@@ -310,6 +312,7 @@ impl State {
         match result {
             Ok(Ok(Look {
                 listed,
+                written,
                 read,
                 request,
             })) => {
@@ -319,6 +322,7 @@ impl State {
                 if let Some(found) = listed {
                     self.observer.looked(now, &found);
                 }
+                self.observer.written(written);
                 for (node, beat) in read {
                     match beat {
                         Some((mark, beat)) => self.observer.read(now, mark, beat),
@@ -377,18 +381,23 @@ enum Reads {
 
 async fn look(with: Arguments, reads: Reads) -> Result<Look> {
     let own = with.node_id;
-    let mut request = None;
+    let (mut request, mut written) = (None, Vec::new());
     let listed = match &reads {
         Reads::Known(_) => None,
         _ => {
             let began_at = with.host.clock.monotonic();
             let objects = with.meadow.list(keys::NODES_PREFIX, None).await?;
             request = Some(with.host.clock.monotonic().saturating_sub(began_at));
-            let beat = |object: &object_store::ObjectMeta| {
+            let beats = objects.iter().filter_map(|object| {
                 let node = keys::heartbeat_node(object.location.as_ref())?;
-                (node != own).then(|| (node, tag_of(object)))
-            };
-            Some(objects.iter().filter_map(beat).collect::<Vec<_>>())
+                (node != own).then_some((node, object))
+            });
+            let mut listed = Vec::new();
+            for (node, object) in beats {
+                listed.push((node, tag_of(object)));
+                written.push((node, object.last_modified.timestamp_millis()));
+            }
+            Some(listed)
         }
     };
     let there = listed.iter().flatten().map(|(node, _)| *node);
@@ -414,6 +423,7 @@ async fn look(with: Arguments, reads: Reads) -> Result<Look> {
         .await;
     Ok(Look {
         listed,
+        written,
         read,
         request,
     })

@@ -13,17 +13,17 @@ mod writing;
 pub(crate) use writing::shared_write;
 
 use crate::answer::Progress;
+use crate::bee::Facts;
 use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::context::{Context, Ladder};
 use crate::forager::{Coordinated, Known};
 use crate::read::{ReadJob, run_plan, text_rows};
 use crate::results::Writer;
-use crate::swarm::at_once;
 use analysis::Analysis;
 use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
-use apiary_engine::behavior::membership::{NodeState, SwarmView};
+use apiary_engine::behavior::membership::{Member, NodeState, SwarmView, by_age};
 use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, place, workers};
 use apiary_engine::distributed::{
     self, CutStage, CutWrite, Inputs, Sink, Spread, Writes, is_lost_input, ready_plan,
@@ -32,14 +32,13 @@ use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
-use apiary_protocol::heartbeat::Heartbeat;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use apiary_protocol::query::{EndReason, QueryPlan, StagePlan, TaskPlan};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::displayable;
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -172,32 +171,26 @@ async fn offer(context: &Context, swarm: &SwarmView, distribute: Distribute) -> 
     };
     Offer {
         workers: workers(own, swarm, BUILD),
-        open_bees: open_bees(context, swarm, distribute).await,
+        open_bees: open_bees(context, swarm, distribute),
         request: swarm.request.unwrap_or(REQUEST),
     }
 }
 
 /// Bees of nodes that were not seen to be alive. Where it is to be worth it, only those count whose
 /// beat is fresh by the store's clock: what a node left that died long ago helps nobody.
-async fn open_bees(context: &Context, swarm: &SwarmView, distribute: Distribute) -> usize {
-    let unknown = swarm
-        .members
-        .iter()
-        .filter(|member| member.state == NodeState::Unknown);
-    let beats = unknown.filter_map(|member| member.beat.as_deref());
-    let open = beats.filter(|beat| beat.build == BUILD && !beat.draining);
-    let open: Vec<&Heartbeat> = open.collect();
-    if open.is_empty() || distribute == Distribute::On {
-        return open.iter().map(|beat| beat.cores as usize).sum();
-    }
-    let seen = at_once(context).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the age of heartbeats is not known");
-        Vec::new()
+fn open_bees(context: &Context, swarm: &SwarmView, distribute: Distribute) -> usize {
+    let now = context.environment.host.clock.monotonic();
+    let is_fresh = |member: &Member| {
+        let age = |written_ms| context.store_time.age(written_ms, now);
+        let age = member.written_ms.map(age);
+        age.is_some_and(|age| by_age(age, member.beat.as_deref()) == NodeState::Alive)
+    };
+    let open = swarm.members.iter().filter(|member| {
+        member.state == NodeState::Unknown && (distribute == Distribute::On || is_fresh(member))
     });
-    let fresh = seen.iter().filter(|node| node.state == NodeState::Alive);
-    let fresh: BTreeSet<&str> = fresh.map(|node| node.node_id.as_str()).collect();
-    let open = open.iter();
-    open.filter(|beat| fresh.contains(beat.node.to_string().as_str()))
+    let beats = open.filter_map(|member| member.beat.as_deref());
+    beats
+        .filter(|beat| beat.build == BUILD && !beat.draining)
         .map(|beat| beat.cores as usize)
         .sum()
 }
@@ -293,17 +286,15 @@ async fn publish(
         schema,
         writing,
     } = written;
-    let tasks_of = |stage: u32| {
-        let stages = stages.iter().map(|(cut, _)| cut);
-        let mut stages = stages.filter(move |cut| cut.stage == stage);
-        stages.next().map_or(0, |cut| cut.tasks.len())
-    };
-    let writes = writing.zip(location).map(|(stage, location)| Writes {
-        stage,
-        tasks: tasks_of(stage),
-        location: location.to_string(),
+    let writes = writing.zip(location).map(|(stage, location)| {
+        let mut cuts = stages.iter().map(|(cut, _)| cut);
+        let cut = cuts.find(|cut| cut.stage == stage);
+        Arc::new(Writes {
+            stage,
+            tasks: cut.map_or(0, |cut| cut.tasks.len()),
+            location: location.to_string(),
+        })
     });
-    let writes = writes.map(Arc::new);
     let cut = stages.iter().map(|(stage, _)| stage);
     let analysis = analysis.map(|analysis| Arc::new(analysis.with_cut(query, cut, &inputs)));
     let stages = stages
@@ -551,12 +542,34 @@ impl Shared {
 /// outputs is the only one that its task has had.
 async fn is_not_ended(context: &Context, query: QueryId) -> Result<()> {
     let key = keys::query_plan(query);
-    match context.environment.meadow.get_start(&key, 1).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::corrupt(
+    match context.environment.meadow.has(&key).await? {
+        true => Ok(()),
+        false => Err(Error::corrupt(
             key,
             "it is gone: others took this node for dead, and ended its query",
         )),
+    }
+}
+
+/// A try with the bees that a strategy asks for: what it gave, or for the [`Ladder`] why it failed. A
+/// lost input ends the ladder.
+async fn tried<T, F>(
+    context: &Context,
+    label: &str,
+    strategy: Strategy,
+    work: impl FnOnce(Chamber) -> F + Send + 'static,
+) -> Result<std::result::Result<T, Option<(Error, Facts)>>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let bees = context.chambers.division().bees;
+    let least = if strategy.whole_crew { bees } else { 1 };
+    match context.bees.run(label.to_string(), bees, least, work).await {
+        TaskEnd::Done(made, _) => Ok(Ok(made)),
+        TaskEnd::Failed(error, _) if is_lost_input(&error) => Err(error),
+        TaskEnd::Failed(error, facts) => Ok(Err(Some((error, facts)))),
+        TaskEnd::Lost => Ok(Err(None)),
     }
 }
 
@@ -579,13 +592,9 @@ impl Head {
             let progress = job.progress.clone();
             let work =
                 move |chamber: Chamber| head.run(environment, chamber, strategy, into, progress);
-            let bees = context.chambers.division().bees;
-            let least = if strategy.whole_crew { bees } else { 1 };
-            let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
-                TaskEnd::Done((), _) => return Ok(()),
-                TaskEnd::Failed(error, _) if is_lost_input(&error) => return Err(error),
-                TaskEnd::Failed(error, facts) => Some((error, facts)),
-                TaskEnd::Lost => None,
+            let failure = match tried(context, &job.label, strategy, work).await? {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
             };
             let next = writer.restart();
             let delivered = next.is_none();

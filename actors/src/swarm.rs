@@ -4,7 +4,7 @@
 //! seen no beat change yet, and two looks some hundred milliseconds apart would show it nothing: a node
 //! at rest beats once a minute. So it goes by how old the store says each beat is, against the time of
 //! what this node wrote there when it started. No clock of a node takes part, and no request more is
-//! made than the list and the beats. No work is placed by it; whether a query is worth sharing is.
+//! made than the list and the beats. No work is placed by it.
 
 use crate::context::Context;
 use crate::heartbeat::{READS_AT_ONCE, read_beat};

@@ -81,8 +81,8 @@ pub(super) async fn ring(environment: Environment, query: QueryId) {
 /// A query's plan; `None` when it is not there, or the query is over.
 pub(super) async fn read_plan(meadow: Meadow, query: QueryId) -> Result<Option<QueryPlan>> {
     let (key, end_key) = (keys::query_plan(query), keys::query_end(query));
-    let (bytes, end) = futures::join!(meadow.get(&key), meadow.get_start(&end_key, 1));
-    let (Some(bytes), None) = (bytes?, end?) else {
+    let (bytes, has_end) = futures::join!(meadow.get(&key), meadow.has(&end_key));
+    let (Some(bytes), false) = (bytes?, has_end?) else {
         return Ok(None);
     };
     let plan = QueryPlan::from_bytes(&bytes).map_err(|error| Error::corrupt(&key, error))?;
@@ -140,7 +140,7 @@ pub(super) async fn round(
         })
         .collect();
     let is_there = async |asked: bool, key: String| match asked {
-        true => Ok::<_, Error>(Some(meadow.get_start(&key, 1).await?.is_some())),
+        true => Ok::<_, Error>(Some(meadow.has(&key).await?)),
         false => Ok(None),
     };
     let (found, has_end, has_plan) = futures::join!(
@@ -191,11 +191,8 @@ pub(super) async fn is_dead(meadow: &Meadow, node: NodeId) -> Result<bool> {
 /// Whether a query has ended, as far as can be seen.
 pub(super) async fn is_over(meadow: &Meadow, query: QueryId) -> Result<bool> {
     let (plan_key, end_key) = (keys::query_plan(query), keys::query_end(query));
-    let (plan, end) = futures::join!(
-        meadow.get_start(&plan_key, 1),
-        meadow.get_start(&end_key, 1)
-    );
-    Ok(plan?.is_none() || end?.is_some())
+    let (has_plan, has_end) = futures::join!(meadow.has(&plan_key), meadow.has(&end_key));
+    Ok(!has_plan? || has_end?)
 }
 
 /// Creates the end of a query, unless somebody has.

@@ -41,8 +41,6 @@ pub(super) struct Tracked {
     options: Arc<BTreeMap<String, String>>,
     foraging: Foraging,
     known: BTreeMap<TaskKey, Arc<StoredOutput>>,
-    /// Storage operations that had to follow each other until the plan was here.
-    path: u32,
     heads_bytes: usize,
     attempts: BTreeMap<TaskKey, Running>,
     /// The driver of a query of this node.
@@ -50,9 +48,8 @@ pub(super) struct Tracked {
     head: Option<Vec<u32>>,
     has_run: bool,
     releases: BTreeMap<TaskKey, u32>,
-    /// What the round under way looks for.
+    /// What the last round looked for, or the one under way does.
     asked: Vec<TaskKey>,
-    asked_count: usize,
     /// The timer or the requests of a round.
     round: Option<AbortOnDropHandle<()>>,
     /// When something was learnt last: pauses grow from there.
@@ -82,10 +79,6 @@ impl Tracked {
             options: Arc::new(plan.options.clone()),
             foraging: Foraging::new(now, me, &plan, head.clone()),
             plan,
-            path: match head.is_some() {
-                true => PATH_OWN,
-                false => PATH_FOUND,
-            },
             known: BTreeMap::new(),
             heads_bytes: 0,
             attempts: BTreeMap::new(),
@@ -94,7 +87,6 @@ impl Tracked {
             has_run: false,
             releases: BTreeMap::new(),
             asked: Vec::new(),
-            asked_count: 0,
             round: None,
             moved_at: now,
             end_asked_at: now,
@@ -178,7 +170,8 @@ impl Tracked {
         // Its own outputs are known here without a get.
         let get = |output: &Output| u32::from(output.node != self.me);
         let read = read.map(|output| output.facts.path.saturating_add(get(output)));
-        read.max().unwrap_or(0).max(self.path)
+        let plan = if self.is_mine() { PATH_OWN } else { PATH_FOUND };
+        read.max().unwrap_or(0).max(plan)
     }
 
     fn outputs_of(&self, stages: &[u32]) -> Known {
@@ -248,9 +241,9 @@ impl Tracked {
         now: Duration,
         found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
     ) {
-        for key in std::mem::take(&mut self.asked) {
-            if !found.iter().any(|(found, _)| *found == key) {
-                self.foraging.missed(now, key);
+        for key in &self.asked {
+            if !found.iter().any(|(found, _)| found == key) {
+                self.foraging.missed(now, *key);
             }
         }
         for (key, output) in found {
@@ -308,8 +301,8 @@ impl Tracked {
     /// Pauses grow with the time in which nothing was learnt: a tenth of it.
     pub(super) fn pause(&self, now: Duration) -> Duration {
         // Many outputs are not looked for at the pace of one.
-        let least = PAUSE_LEAST.max(PAUSE_PER_OUTPUT * self.asked_count as u32);
-        let max = match self.attempts.is_empty() && self.asked_count == 0 {
+        let least = PAUSE_LEAST.max(PAUSE_PER_OUTPUT * self.asked.len() as u32);
+        let max = match self.attempts.is_empty() && self.asked.is_empty() {
             true => PAUSE_IDLE_MAX,
             false => PAUSE_MAX,
         };
@@ -335,7 +328,6 @@ impl Tracked {
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
         self.asked = self.foraging.wanted(now, swarm);
-        self.asked_count = self.asked.len();
         RoundPlan {
             outputs: self.asked.clone(),
             end,

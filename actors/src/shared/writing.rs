@@ -6,15 +6,14 @@
 //! committed, so nobody waits for its ledger.
 
 use super::{
-    Head, Rows, Shared, Unanswered, cut, ended, is_considered, is_not_ended, offer, publish,
+    Head, Rows, Shared, Unanswered, cut, ended, is_considered, is_not_ended, offer, publish, tried,
 };
-use crate::bees::TaskEnd;
 use crate::chamber::Chamber;
 use crate::commit::Uploaded;
 use crate::context::{Context, Ladder};
 use crate::read::EXECUTIONS_MAX;
 use crate::write::{Gathered, QuerySource, Target, WriteJob, write_rows, write_spec};
-use apiary_engine::distributed::{Sink, Writes, collect_cells, is_lost_input};
+use apiary_engine::distributed::{Sink, Writes, collect_cells};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::ledger::Snapshot;
 use apiary_engine::sql::PlannedQuery;
@@ -150,13 +149,9 @@ impl Head {
                         .await?;
                 Ok(uploaded)
             };
-            let bees = context.chambers.division().bees;
-            let least = if strategy.whole_crew { bees } else { 1 };
-            let failure = match context.bees.run(job.label.clone(), bees, least, work).await {
-                TaskEnd::Done(uploaded, _) => return Ok(uploaded),
-                TaskEnd::Failed(error, _) if is_lost_input(&error) => return Err(error),
-                TaskEnd::Failed(error, facts) => Some((error, facts)),
-                TaskEnd::Lost => None,
+            let failure = match tried(context, &job.label, strategy, work).await? {
+                Ok(uploaded) => return Ok(uploaded),
+                Err(failure) => failure,
             };
             ladder.failed(&context.planner, failure, false)?;
         }

@@ -536,6 +536,7 @@ mod tests {
             node: node(byte),
             state,
             silence: Duration::ZERO,
+            written_ms: None,
             beat: Some(Arc::new(beat)),
         }
     }

@@ -46,6 +46,7 @@ struct Seen {
     since: Duration,
     looked_at: Duration,
     has_changed: bool,
+    written_ms: Option<i64>,
     /// The beat, with the mark under which it was read.
     beat: Option<(Mark, Arc<Heartbeat>)>,
 }
@@ -57,6 +58,8 @@ pub struct Member {
     pub state: NodeState,
     /// For how long its beat was seen not to change.
     pub silence: Duration,
+    /// When its beat was written, by the store's clock and the last list: for [`by_age`] alone.
+    pub written_ms: Option<i64>,
     /// The newest beat that was read; it may be older than the newest there is.
     pub beat: Option<Arc<Heartbeat>>,
 }
@@ -99,8 +102,8 @@ fn by_silence(silence: Duration, promise: Duration) -> NodeState {
     }
 }
 
-/// What whoever looks only once can say of a node, to people and not for any decision: by how long ago
-/// its beat was written, on the store's clock. A beat that cannot be read promises nothing: its node is
+/// What whoever looks only once can say of a node, to people, and for no decision but whether a query is
+/// worth sharing: by how long ago its beat was written, on the store's clock. A beat that cannot be read promises nothing: its node is
 /// dead or unknown.
 pub fn by_age(age: Duration, beat: Option<&Heartbeat>) -> NodeState {
     let promise = beat.map_or(PROMISE_DEFAULT, |beat| {
@@ -120,6 +123,15 @@ impl Observer {
         self.nodes.retain(|node, _| there.contains_key(node));
         for (node, mark) in there {
             self.saw(now, node, mark);
+        }
+    }
+
+    /// When the beats that a list found were written, in milliseconds of the store's clock.
+    pub fn written(&mut self, times: impl IntoIterator<Item = (NodeId, i64)>) {
+        for (node, written_ms) in times {
+            if let Some(seen) = self.nodes.get_mut(&node) {
+                seen.written_ms = Some(written_ms);
+            }
         }
     }
 
@@ -151,6 +163,7 @@ impl Observer {
             since: now,
             looked_at: now,
             has_changed: false,
+            written_ms: None,
             beat: None,
         });
         seen.looked_at = now;
@@ -166,6 +179,7 @@ impl Observer {
             node: *node,
             state: seen.state(),
             silence: seen.silence(),
+            written_ms: seen.written_ms,
             beat: seen.beat.as_ref().map(|(_, beat)| Arc::clone(beat)),
         };
         SwarmView {

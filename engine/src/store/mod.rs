@@ -358,6 +358,11 @@ impl Meadow {
         }
     }
 
+    /// Whether an object is there.
+    pub async fn has(&self, key: &str) -> Result<bool> {
+        Ok(self.get_start(key, 1).await?.is_some())
+    }
+
     /// A range of an object that must be there: `Corrupt` when it is not, or is shorter.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         self.turn().await;
