@@ -46,7 +46,7 @@ pub(super) struct AttemptJob {
 pub(crate) enum AttemptEnd {
     /// The task has an output: this one, or another that was there first.
     Committed(Option<Arc<StoredOutput>>),
-    /// The output says that no attempt can succeed.
+    /// No attempt can succeed.
     Failed(TaskError),
     /// Somebody else has this attempt.
     Claimed { by: NodeId, attempt: u32 },
@@ -54,8 +54,6 @@ pub(crate) enum AttemptEnd {
     Released(Error),
     /// It needs more memory than this node has, and somebody has more.
     TooLarge,
-    /// An output that it reads is damaged or gone.
-    LostInput(Error),
 }
 
 pub(super) async fn run(with: Arguments, job: AttemptJob) -> AttemptEnd {
@@ -116,12 +114,7 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
             TaskEnd::Lost => (None, Facts::default()),
         };
         if let Some(error) = error.as_ref().filter(|error| is_lost_input(error)) {
-            let reason = error.to_string();
-            tracing::warn!(reason, "an output of this query cannot be read");
-            return Ok(AttemptEnd::LostInput(match error {
-                Error::Corrupt { key, reason } => Error::corrupt(key, reason),
-                other => Error::Bug(other.to_string()),
-            }));
+            return lost_input(with, job, error).await;
         }
         let class = error
             .as_ref()
@@ -162,6 +155,23 @@ async fn tries(with: &Arguments, job: &AttemptJob) -> Result<AttemptEnd> {
             }
         }
     }
+}
+
+/// An output that the task reads is damaged or gone. No attempt here can do without it, so the query is
+/// told: left to itself, a node that lost an input claims one attempt after the other.
+async fn lost_input(with: &Arguments, job: &AttemptJob, error: &Error) -> Result<AttemptEnd> {
+    let lost = task_error(error);
+    let reason = &lost.message;
+    tracing::warn!(reason, "an output of this query cannot be read");
+    let is_mine = job.plan.coordinator == with.node_id;
+    // What is over is deleted, outputs before its end.
+    if !is_mine && is_over(&with.environment.meadow, job.plan.query).await? {
+        return Ok(AttemptEnd::Released(Error::Cancelled));
+    }
+    if !is_mine {
+        commit_failed(with, job, lost.clone()).await?;
+    }
+    Ok(AttemptEnd::Failed(lost))
 }
 
 /// What other nodes left of their attempts at the task. Without it the report is shorter.
@@ -313,7 +323,7 @@ async fn commit_made(
             // Others took this node for dead.
             true => {
                 let reason = "the query was ended by another node";
-                AttemptEnd::LostInput(Error::corrupt(keys::query_plan(query), reason))
+                AttemptEnd::Failed(task_error(&Error::corrupt(keys::query_plan(query), reason)))
             }
             false => AttemptEnd::Released(Error::Cancelled),
         });

@@ -10,7 +10,7 @@ use apiary_engine::distributed::{StoredOutput, local_error};
 use apiary_engine::error::{Error, Result};
 use apiary_protocol::heartbeat::ClaimProgress;
 use apiary_protocol::ids::NodeId;
-use apiary_protocol::query::{Outcome, Output, QueryPlan, TaskKey};
+use apiary_protocol::query::{ATTEMPTS_MAX, Outcome, Output, QueryPlan, TaskKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,6 +147,11 @@ impl Tracked {
         swarm: &SwarmView,
     ) -> Vec<Start> {
         self.foraging.observe(now, self.plan.query, swarm);
+        if let Some(TaskKey { stage, task }) = self.foraging.exhausted(now, swarm) {
+            let what = format!("task {task} of stage {stage} had {ATTEMPTS_MAX} attempts");
+            let retry_after = Duration::from_secs(1);
+            self.fail(Error::Busy { what, retry_after });
+        }
         self.foraging.start(now, bees, budget_bytes, swarm)
     }
 
@@ -226,10 +231,6 @@ impl Tracked {
             AttemptEnd::TooLarge => {
                 tracing::info!(query = %self.plan.query, ?key, "a task is left to nodes with more memory");
                 self.foraging.gave_up(now, key);
-            }
-            AttemptEnd::LostInput(error) => {
-                self.fail(error);
-                self.foraging.released(now, key);
             }
         }
     }

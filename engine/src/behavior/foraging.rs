@@ -253,6 +253,17 @@ impl Foraging {
         head.is_some_and(|stages| stages.iter().all(|stage| self.is_stage_done(*stage)))
     }
 
+    /// A task that had all its attempts, and whose last holder had its time.
+    pub fn exhausted(&self, now: Duration, swarm: &SwarmView) -> Option<TaskKey> {
+        let mut tasks = self.tasks.iter();
+        let is_exhausted = |(key, task): &(&TaskKey, &Task)| {
+            task.state == State::Open
+                && task.attempt > ATTEMPTS_MAX
+                && self.is_overdue(now, **key, task, swarm)
+        };
+        tasks.find(is_exhausted).map(|(key, _)| *key)
+    }
+
     /// Attempts of this node that run.
     pub fn running(&self) -> usize {
         self.tasks
@@ -725,6 +736,24 @@ mod tests {
         let last = start(32, &mut one, 1, 10, &swarm);
         assert_eq!(keys(&last), [(key(1, 0), true)]);
         assert!(last[0].is_last && last[0].attempt == 1);
+    }
+
+    /// A node whose attempts all fail is always the first to claim the next one.
+    #[test]
+    fn a_task_of_which_every_attempt_was_somebodys_is_exhausted_in_the_end() {
+        let swarm = SwarmView::default();
+        let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
+        one.done(seconds(0), key(1, 0));
+        for attempt in 0..=ATTEMPTS_MAX {
+            let at = u64::from(attempt) * 10;
+            assert_eq!(one.exhausted(seconds(at), &swarm), None);
+            one.claimed(seconds(at), key(1, 1), node(2), attempt);
+        }
+        let last = u64::from(ATTEMPTS_MAX) * 10;
+        assert_eq!(one.exhausted(seconds(last), &swarm), None);
+        assert!(start(last + 10, &mut one, 1, 10, &swarm).is_empty());
+        let exhausted = one.exhausted(seconds(last + 10), &swarm);
+        assert_eq!(exhausted, Some(key(1, 1)));
     }
 
     /// Whoever dies when, the query ends as long as one node is left.
