@@ -65,6 +65,11 @@ pub(crate) struct Shared {
     writes: Option<Arc<Writes>>,
 }
 
+/// What is scanned again rather than sent, where requests cost nothing.
+const REPEATED_BYTES: u64 = 8 << 20;
+/// How fast a bee scans.
+const REPEATED_BYTES_PER_SECOND: f64 = 64e6;
+
 /// Who could take part.
 struct Offer {
     workers: Vec<Worker>,
@@ -81,6 +86,12 @@ impl Offer {
             .map(|worker| worker.bees.max(1))
             .sum::<usize>()
             + self.open_bees
+    }
+
+    /// A stage is some milliseconds of a node's work, and three requests after each other.
+    fn repeated_bytes_max(&self) -> u64 {
+        let waiting = self.request.as_secs_f64() * 3.0;
+        REPEATED_BYTES + (waiting * REPEATED_BYTES_PER_SECOND) as u64
     }
 
     fn is_wanted(&self, distribute: Distribute, scan_bytes: u64) -> bool {
@@ -225,6 +236,7 @@ async fn cut(
             Distribute::On => 1,
             _ => TASK_BYTES_LEAST,
         },
+        repeated_bytes_max: offer.repeated_bytes_max(),
     };
     let query = QueryId::from_random(context.environment.host.entropy.bytes());
     context

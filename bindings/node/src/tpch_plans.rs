@@ -191,6 +191,7 @@ impl World {
         let spread = Spread {
             tasks_max: 3,
             bytes_per_task: 1,
+            repeated_bytes_max: 0,
         };
         let id = QueryId::from_random(self.environment.host.entropy.bytes());
         let cut = cut(&planned, spread, id).await.unwrap();

@@ -17,10 +17,15 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::explain::ExplainExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::memory::LazyMemoryExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
@@ -50,6 +55,9 @@ pub struct Spread {
     pub tasks_max: usize,
     /// A scan gets one task for so many bytes.
     pub bytes_per_task: u64,
+    /// A side of a join that all tasks need and that scans at most so much is made by each of them: a
+    /// stage of its own would cost more.
+    pub repeated_bytes_max: u64,
 }
 
 /// A plan in stages.
@@ -99,6 +107,7 @@ pub async fn cut(
     let mut cutting = Cutting {
         query,
         options,
+        repeated_bytes_max: spread.repeated_bytes_max,
         stages: Vec::new(),
         refused: None,
     };
@@ -216,6 +225,7 @@ impl QueryPlanner for Planned {
 struct Cutting<'a> {
     query: QueryId,
     options: &'a ConfigOptions,
+    repeated_bytes_max: u64,
     stages: Vec<CutStage>,
     refused: Option<String>,
 }
@@ -240,6 +250,11 @@ impl Cutting<'_> {
         if let Some(broadcast) = plan.downcast_ref::<BroadcastExec>() {
             // Each partition is stored once, however many read it.
             plan = Arc::clone(broadcast.input());
+            if let Some(repeated) = repeatable(&plan)?
+                && crate::sql::scan_totals(&repeated)?.bytes_kept <= self.repeated_bytes_max
+            {
+                return Ok(Transformed::yes(repeated));
+            }
         } else if kind == Kind::Shuffle
             && node.output_ordering().is_some()
             && let Some(spread) = plan.downcast_ref::<RepartitionExec>()
@@ -303,6 +318,37 @@ impl Cutting<'_> {
         })?;
         Ok(())
     }
+}
+
+/// A part of a plan as each of several tasks can run it whole: the same rows whoever runs it, and of
+/// nothing but scans.
+fn repeatable(plan: &Plan) -> DfResult<Option<Plan>> {
+    let mut is_repeatable = true;
+    let whole = Arc::clone(plan).transform_up(|node| {
+        if let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() {
+            return Ok(Transformed::yes(Arc::clone(leaf.original())));
+        }
+        Ok(Transformed::no(node))
+    })?;
+    whole.data.apply(|node| {
+        let is_known = node.is::<FrameScanExec>()
+            || node.is::<FilterExec>()
+            || node.is::<ProjectionExec>()
+            || node.is::<HashJoinExec>()
+            || node.is::<CoalescePartitionsExec>()
+            || node.is::<RepartitionExec>();
+        // Which rows come first is not the same everywhere.
+        is_repeatable &= is_known && node.fetch().is_none();
+        node.apply_expressions(&mut |expression| {
+            is_repeatable &= !is_volatile(expression);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(match is_repeatable {
+            true => TreeNodeRecursion::Continue,
+            false => TreeNodeRecursion::Stop,
+        })
+    })?;
+    Ok(is_repeatable.then_some(whole.data))
 }
 
 /// Why what the planner did is not to be relied on for this stage.

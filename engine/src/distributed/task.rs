@@ -16,13 +16,19 @@ use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, Task
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How often a running task's progress is noted.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The functions that a plan may name. A session of its own for every task costs more than many tasks.
+static FUNCTIONS: LazyLock<Arc<TaskContext>> = LazyLock::new(|| {
+    let state = SessionStateBuilder::new().with_default_features().build();
+    state.task_ctx()
+});
 
 /// One attempt at a task.
 #[derive(Clone, Debug)]
@@ -174,13 +180,17 @@ pub fn ready_plan(
 ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
     let config = super::restored(options)?.with_extension(inputs);
     let batch_rows = config.batch_size().min(strategy.batch_rows.max(1));
-    let state = SessionStateBuilder::new()
-        .with_session_id("apiary".into())
-        .with_config(config.with_batch_size(batch_rows))
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .build();
-    let context = state.task_ctx();
+    let functions = &*FUNCTIONS;
+    let context = Arc::new(TaskContext::new(
+        None,
+        "apiary".into(),
+        config.with_batch_size(batch_rows),
+        functions.scalar_functions().clone(),
+        functions.higher_order_functions().clone(),
+        functions.aggregate_functions().clone(),
+        functions.window_functions().clone(),
+        runtime,
+    ));
     let mut plan = sql::decode_plan(environment, plan, &context)?;
     if strategy.spilling_joins != SpillingJoins::None {
         plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;

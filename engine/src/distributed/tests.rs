@@ -16,6 +16,13 @@ use std::sync::Arc;
 pub(super) const SPREAD: Spread = Spread {
     tasks_max: 3,
     bytes_per_task: 1,
+    repeated_bytes_max: 0,
+};
+
+/// The same, with sides of joins made by every task that needs them.
+const REPEATED: Spread = Spread {
+    repeated_bytes_max: u64::MAX,
+    ..SPREAD
 };
 
 /// Six cells of 500 rows.
@@ -117,6 +124,51 @@ async fn a_plan_in_tasks_gives_the_answer_of_the_whole() {
             .unwrap();
         let expected = collect(Arc::clone(&planned.plan), Arc::clone(&planned.context));
         assert_eq!(show(&rows), show(&expected.await.unwrap()), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_sides_of_joins_are_made_by_every_task_instead_of_in_stages() {
+    let world = world().await;
+    let mut saved = 0;
+    for (index, text) in SHARED.iter().enumerate() {
+        let id = query(index as u8);
+        let (planned, stages) = cut_of(&world, text, id).await;
+        let stages = stages.unwrap().stages.len();
+        let Ok(cut) = cut(&planned, REPEATED, id).await.unwrap() else {
+            continue;
+        };
+        saved += stages - cut.stages.len();
+        let rows = run_cut(&world.environment, &planned, &cut, id, 2)
+            .await
+            .unwrap();
+        let expected = collect(Arc::clone(&planned.plan), Arc::clone(&planned.context));
+        assert_eq!(show(&rows), show(&expected.await.unwrap()), "{text}");
+    }
+    assert!(saved > 5, "{saved}");
+}
+
+/// Each task would get other rows.
+#[tokio::test]
+async fn a_side_that_is_not_the_same_for_everybody_is_a_stage_even_if_it_is_small() {
+    let world = world().await;
+    let join = |side: &str| format!("SELECT count(*) FROM t JOIN ({side}) u ON t.k = u.k");
+    for (side, is_repeated) in [
+        ("SELECT k FROM u WHERE id < 40", true),
+        ("SELECT k FROM u WHERE id < 40 AND random() < 0.5", false),
+        ("SELECT k FROM u WHERE id < 40 LIMIT 10", false),
+    ] {
+        let planned = world.plan(&join(side)).await.unwrap();
+        let stages = async |spread| {
+            let cut = cut(&planned, spread, query(1)).await.unwrap();
+            cut.unwrap().stages.len()
+        };
+        let (all, with_repeated) = (stages(SPREAD).await, stages(REPEATED).await);
+        assert_eq!(
+            with_repeated < all,
+            is_repeated,
+            "{side}: {with_repeated} of {all}"
+        );
     }
 }
 
@@ -277,7 +329,7 @@ async fn a_large_output_lies_apart_and_a_late_attempt_takes_its_own_away() {
     let planned = world.plan(text).await.unwrap();
     let spread = Spread {
         tasks_max: 2,
-        bytes_per_task: 1,
+        ..SPREAD
     };
     let cut = cut(&planned, spread, query(1)).await.unwrap().unwrap();
     let rows = run_cut(&world.environment, &planned, &cut, query(1), 2)

@@ -33,21 +33,23 @@ impl Team {
             distribute: Distribute::On,
             ..bench.config.settings.clone()
         };
-        Self::start(bench, storage, &settings, nodes, pinned)
+        Self::start(bench, storage, Engine::Resident, &settings, nodes, pinned)
     }
 
+    /// A node that looks for nobody's queries: it must take no part in those of the others.
     fn one(bench: &Bench<'_>, storage: &Path, bees: u32, pinned: bool) -> Result<Self> {
         let settings = Settings {
             bees: Some(bees as usize),
             distribute: Distribute::Off,
             ..bench.config.settings.clone()
         };
-        Self::start(bench, storage, &settings, 1, pinned)
+        Self::start(bench, storage, Engine::Apiary, &settings, 1, pinned)
     }
 
     fn start(
         bench: &Bench<'_>,
         storage: &Path,
+        engine: Engine,
         settings: &Settings,
         nodes: u32,
         pinned: bool,
@@ -59,7 +61,7 @@ impl Team {
                 ..settings.clone()
             };
             let core = pinned.then_some(node as usize);
-            bench.spawn_with(Engine::Resident, storage, &settings, core)
+            bench.spawn_with(engine, storage, &settings, core)
         };
         let mut team = Self {
             handles: (0..nodes).map(spawn).collect::<Result<_>>()?,
