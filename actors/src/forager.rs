@@ -44,7 +44,10 @@ use tracked::Tracked;
 
 /// After the last sign of a query, polls come closely for so long.
 const WARM: Duration = Duration::from_secs(300);
-const POLL_LEAST: Duration = Duration::from_millis(20);
+/// The least pause between polls: so many times what a request takes, within these.
+const POLL_REQUESTS: u32 = 10;
+const POLL_LEAST: Duration = Duration::from_millis(4);
+const POLL_LEAST_MAX: Duration = Duration::from_millis(20);
 const POLL_WARM_MAX: Duration = Duration::from_secs(1);
 const POLL_COLD: Duration = Duration::from_secs(20);
 /// Queries are listed behind the bell, which may be lost.
@@ -310,9 +313,15 @@ impl State {
     /// Polls become rarer with the time since the last sign of a query.
     fn poll_pause(&self) -> Duration {
         match self.quiet() {
-            Some(quiet) => (quiet / 20).clamp(POLL_LEAST, POLL_WARM_MAX),
+            Some(quiet) => (quiet / 20).clamp(self.poll_least(), POLL_WARM_MAX),
             None => POLL_COLD,
         }
+    }
+
+    fn poll_least(&self) -> Duration {
+        let request = self.with.swarm.view().request;
+        let pause = request.map_or(POLL_LEAST_MAX, |request| request * POLL_REQUESTS);
+        pause.clamp(POLL_LEAST, POLL_LEAST_MAX)
     }
 
     /// How long ago the last sign of a query was, unless that is long ago.
@@ -482,7 +491,7 @@ impl State {
             }
             // The bell may come before the plan.
             Ok(Ok(None)) => {
-                let pause = (now.saturating_sub(since) / 2).max(POLL_LEAST);
+                let pause = (now.saturating_sub(since) / 2).max(self.poll_least());
                 let again_at = now + pause;
                 self.ignored
                     .insert(query, Ignored::Planless { since, again_at });

@@ -187,18 +187,19 @@ async fn offer(context: &Context, swarm: &SwarmView, distribute: Distribute) -> 
     }
 }
 
-/// Bees of nodes that were not seen to be alive. Where it is to be worth it, only those count whose
-/// beat is fresh by the store's clock: what a node left that died long ago helps nobody.
+/// Bees of nodes that were not seen to be alive, and whose beat is fresh by the store's clock: what a
+/// node left that died long ago helps nobody. Of unknown age they count when all is to be shared.
 fn open_bees(context: &Context, swarm: &SwarmView, distribute: Distribute) -> usize {
     let now = context.environment.host.clock.monotonic();
     let is_fresh = |member: &Member| {
         let age = |written_ms| context.store_time.age(written_ms, now);
-        let age = member.written_ms.map(age);
-        age.is_some_and(|age| by_age(age, member.beat.as_deref()) == NodeState::Alive)
+        match member.written_ms.map(age) {
+            Some(age) => by_age(age, member.beat.as_deref()) == NodeState::Alive,
+            None => distribute == Distribute::On,
+        }
     };
-    let open = swarm.members.iter().filter(|member| {
-        member.state == NodeState::Unknown && (distribute == Distribute::On || is_fresh(member))
-    });
+    let members = swarm.members.iter();
+    let open = members.filter(|member| member.state == NodeState::Unknown && is_fresh(member));
     let beats = open.filter_map(|member| member.beat.as_deref());
     beats
         .filter(|beat| beat.build == BUILD && !beat.draining)

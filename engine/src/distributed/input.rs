@@ -32,8 +32,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// the envelope, the chunks.
 pub(super) const OUTPUT_MAGIC: &[u8; 8] = b"APIARYO1";
 pub(super) const OUTPUT_HEADER_BYTES: usize = 12;
-/// How much of an output the first request asks for: an index, and all of a small one.
+/// How much of an output the first request asks for: an index, and all of a small one. More where a
+/// second request costs more than the bytes.
 const FIRST_READ_BYTES: u64 = 256 << 10;
+const FIRST_READ_SLOW_BYTES: u64 = 1 << 20;
 
 /// An output as far as it was read.
 #[derive(Debug)]
@@ -105,7 +107,11 @@ pub async fn read_output(
     task: TaskKey,
 ) -> Result<Option<Arc<StoredOutput>>> {
     let key = keys::query_output(query, task);
-    let Some((mut bytes, size_bytes)) = meadow.get_start(&key, FIRST_READ_BYTES).await? else {
+    let first = match meadow.is_fast() {
+        true => FIRST_READ_BYTES,
+        false => FIRST_READ_SLOW_BYTES,
+    };
+    let Some((mut bytes, size_bytes)) = meadow.get_start(&key, first).await? else {
         return Ok(None);
     };
     let corrupt = |reason: String| Error::corrupt(&key, reason);

@@ -23,15 +23,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
-/// Most bytes of an output that is one object.
-const INLINE_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of an output that is one object, however much memory there is: they wait in it.
+const INLINE_BYTES_MAX: u64 = 16 << 20;
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// A store that is faster than compression takes so much of an output as it is: a local disk, whose
 /// cache holds that for the moment that it is there. More than that reaches the disk itself.
 const PLAIN_BYTES_MAX: u64 = 32 << 20;
-/// Share of a chamber's budget that the buffers of all partitions get.
+/// Share of a chamber's budget that the buffers of all partitions get, and that of the bytes that wait.
 const BUDGET_SHARE: u64 = 8;
+const INLINE_SHARE: u64 = 16;
 
 /// How many bytes of a partition make a chunk.
 pub(super) fn chunk_bytes(budget_bytes: u64, partitions: usize) -> usize {
@@ -39,6 +40,11 @@ pub(super) fn chunk_bytes(budget_bytes: u64, partitions: usize) -> usize {
     usize::try_from(share)
         .unwrap_or(usize::MAX)
         .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+}
+
+/// How many bytes of an output wait in memory to become one object.
+pub(super) fn inline_bytes(budget_bytes: u64) -> u64 {
+    (budget_bytes / INLINE_SHARE).min(INLINE_BYTES_MAX)
 }
 
 /// What a task made, before it is anybody's output.
@@ -86,6 +92,8 @@ pub(super) struct Sink {
     id: AttemptId,
     /// How many of the first bytes go as they are.
     plain_bytes: u64,
+    /// How many bytes wait at most to become one object.
+    inline_bytes: u64,
     pushed_bytes: AtomicU64,
     state: Mutex<State>,
 }
@@ -106,7 +114,13 @@ impl std::fmt::Debug for State {
 }
 
 impl Sink {
-    pub(super) fn new(host: &Host, meadow: &Meadow, query: QueryId, task: TaskKey) -> Arc<Self> {
+    pub(super) fn new(
+        host: &Host,
+        meadow: &Meadow,
+        query: QueryId,
+        task: TaskKey,
+        inline_bytes: u64,
+    ) -> Arc<Self> {
         let id = AttemptId::from_random(host.entropy.bytes());
         Arc::new(Self {
             host: host.clone(),
@@ -117,6 +131,7 @@ impl Sink {
                 true => PLAIN_BYTES_MAX,
                 false => 0,
             },
+            inline_bytes,
             pushed_bytes: AtomicU64::new(0),
             state: Mutex::default(),
         })
@@ -140,7 +155,7 @@ impl Sink {
             return Ok(chunk);
         }
         state.waiting.push(bytes);
-        if state.bytes > INLINE_BYTES_MAX {
+        if state.bytes > self.inline_bytes {
             let mut upload = Upload::new(&self.host, &self.meadow, &self.key)?;
             for bytes in std::mem::take(&mut state.waiting) {
                 upload.append(bytes).await?;

@@ -2,7 +2,7 @@
 //! write them as cells.
 
 use super::input::Inputs;
-use super::output::{Made, PartitionWriter, Sink, chunk_bytes};
+use super::output::{Made, PartitionWriter, Sink, chunk_bytes, inline_bytes};
 use super::sink::CellWriteExec;
 use super::write::write_task;
 use crate::behavior::abandonment::{SpillingJoins, Strategy};
@@ -146,10 +146,12 @@ async fn store_rows(
     stored_rows: &Arc<AtomicU64>,
 ) -> Result<Made> {
     let partitions = job.partitions;
-    let sink = Sink::new(&environment.host, &environment.meadow, job.query, job.key);
+    let (host, meadow) = (&environment.host, &environment.meadow);
+    let inline_bytes = inline_bytes(budget_bytes);
+    let sink = Sink::new(host, meadow, job.query, job.key, inline_bytes);
     let chunk_bytes = chunk_bytes(budget_bytes, partitions);
     let held = MemoryConsumer::new("task output").register(context.memory_pool());
-    held.try_grow(chunk_bytes * partitions)?;
+    held.try_grow(chunk_bytes * partitions + inline_bytes as usize)?;
     let mut running = JoinSet::new();
     for partition in 0..partitions {
         let rows = plan.execute(partition, Arc::clone(&context))?;
