@@ -3,7 +3,7 @@
 //! held against that of one node alone.
 //!
 //! The suite takes small numbers. Longer runs, by hand, take them from the environment:
-//! `APIARY_TEST_KILLS=100` of nodes with a claim, `APIARY_TEST_STOPS=10` of sleeping and dying nodes,
+//! `APIARY_TEST_KILLS=100` of nodes with a claim, `APIARY_TEST_BUCKET_KILLS=20` of those over a bucket, `APIARY_TEST_STOPS=10` of sleeping and dying nodes,
 //! `APIARY_TEST_DAMAGES=50` of outputs, `APIARY_TEST_ROUNDS=10` of queries over a bad link,
 //! `APIARY_TEST_MINUTES=7` of an idle swarm. `APIARY_TEST_SEED` sets the moments and the faults;
 //! `APIARY_TEST_SHOW` prints the requests of a shared query.

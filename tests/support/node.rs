@@ -59,6 +59,10 @@ impl Node {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What it has logged so far.
     pub fn said(&self) -> String {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -163,6 +163,13 @@ impl Proxy {
     pub fn log(&self) -> Vec<Logged> {
         locked(&self.inner.log).clone()
     }
+
+    /// What was answered or given up since then.
+    pub fn log_since(&self, then: Duration) -> Vec<Logged> {
+        let log = locked(&self.inner.log);
+        let late = log.iter().rev().take_while(|logged| logged.until >= then);
+        late.cloned().collect()
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,12 +1,15 @@
 //! Where a swarm lives: a directory, or a bucket behind the proxy; its nodes and their queries.
 
 use super::{seen, wait_for};
-use apiary_tests::{BUCKET, Bench, Finished, Node, Proxy, Server, send_signal};
+use apiary_tests::{BUCKET, Bench, Finished, Logged, Node, Outcome, Proxy, Server, send_signal};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+/// Where in the bucket all lies.
+pub const ROOT: &str = "home";
 
 pub struct Ground {
     pub bench: Bench,
@@ -41,7 +44,7 @@ impl Ground {
         let mut command = self.bench.command(arguments);
         if let Some((_, proxy)) = &self.bucket {
             let endpoint = proxy.door(client);
-            let uri = format!("s3://{BUCKET}/home?region=us-east-1&endpoint={endpoint}");
+            let uri = format!("s3://{BUCKET}/{ROOT}?region=us-east-1&endpoint={endpoint}");
             command
                 .env("APIARY_STORAGE", uri)
                 .env("AWS_ACCESS_KEY_ID", "test")
@@ -156,26 +159,36 @@ impl Ground {
         assert!(seen(at_most, well).is_some(), "not {names:?} but {shown}");
     }
 
-    /// Attempts that a node has claimed and not finished, as `stage-task-attempt`, with the query's
-    /// directory. Of a directory only.
-    pub fn held_by(&self, node: &Node) -> Vec<(std::path::PathBuf, String)> {
-        let mut held = Vec::new();
+    /// Whether a node has a claim now of a task that has no output, of a query that began then by the
+    /// proxy's time.
+    pub fn holds(&self, node: &Node, then: Duration) -> bool {
+        match &self.bucket {
+            None => self.holds_here(node),
+            Some((_, proxy)) => holds_by_log(node, &proxy.log_since(then)),
+        }
+    }
+
+    fn holds_here(&self, node: &Node) -> bool {
         let queries = self.bench.meadow().join("_swarm/queries");
-        for query in std::fs::read_dir(queries).into_iter().flatten().flatten() {
+        let mut queries = std::fs::read_dir(queries).into_iter().flatten().flatten();
+        queries.any(|query| {
             let claims = std::fs::read_dir(query.path().join("claims"));
-            for claim in claims.into_iter().flatten().flatten() {
+            claims.into_iter().flatten().flatten().any(|claim| {
                 let name = claim.file_name().to_string_lossy().into_owned();
                 let Some((task, _)) = name.rsplit_once('-') else {
-                    continue;
+                    return false;
                 };
                 let bytes = std::fs::read(claim.path()).unwrap_or_default();
                 let is_done = query.path().join("outputs").join(task).exists();
-                if !is_done && node.is_named_in(&bytes) {
-                    held.push((query.path(), name));
-                }
-            }
-        }
-        held
+                !is_done && node.is_named_in(&bytes)
+            })
+        })
+    }
+
+    /// Now, by the proxy's time where there is one.
+    pub fn now(&self) -> Duration {
+        let proxy = self.bucket.as_ref().map(|(_, proxy)| proxy.now());
+        proxy.unwrap_or_default()
     }
 
     /// Whether a query that is there has a claim or an output of a node. Of a directory only.
@@ -192,6 +205,25 @@ impl Ground {
     pub fn is_published(&self) -> bool {
         self.left_over().iter().any(|key| key.ends_with("/plan"))
     }
+}
+
+/// What a bucket cannot be asked every millisecond.
+fn holds_by_log(node: &Node, log: &[Logged]) -> bool {
+    let done =
+        |logged: &&Logged| logged.kind() == "put" && logged.outcome == Outcome::Answered(200);
+    let keys = |kind: &str, of: &dyn Fn(&Logged) -> bool| -> Vec<String> {
+        let put = log.iter().filter(done).filter(|logged| of(logged));
+        let keys = put.filter_map(|logged| logged.key(ROOT));
+        let directory = format!("/{kind}/");
+        keys.filter(|key| key.contains(&directory)).collect()
+    };
+    let outputs = keys("outputs", &|_| true);
+    let claims = keys("claims", &|logged| logged.client == node.name());
+    claims.iter().any(|claim| {
+        let task = claim.rsplit_once('-').map_or("", |(task, _)| task);
+        let output = task.replace("/claims/", "/outputs/");
+        !outputs.contains(&output)
+    })
 }
 
 /// All keys of the bucket, past the proxy.

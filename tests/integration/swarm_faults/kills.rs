@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Large enough that tasks take a while, small enough for a build without optimisation.
 const SCALE: f64 = 0.3;
+/// Of a bucket, whose server takes its time.
+const BUCKET_SCALE: f64 = 0.05;
 
 /// Rows in an order of their own: that of equal sort keys is nobody's.
 fn rows_of(answer: &str) -> Vec<&str> {
@@ -21,13 +23,24 @@ fn in_box(text: &str) -> String {
 
 #[test]
 fn every_tpch_answer_is_right_when_a_node_with_a_claim_is_killed() {
-    let wanted = number("APIARY_TEST_KILLS", 4);
-    let ground = Ground::directory();
+    let kills = number("APIARY_TEST_KILLS", 4);
+    answers_stay_right(&Ground::directory(), SCALE, kills);
+}
+
+#[test]
+fn answers_are_right_when_a_node_with_a_claim_is_killed_over_a_bucket() {
+    let kills = number("APIARY_TEST_BUCKET_KILLS", 2);
+    let ground = Ground::bucket(0);
+    ground.proxy().set_latency(Duration::from_millis(5));
+    answers_stay_right(&ground, BUCKET_SCALE, kills);
+}
+
+fn answers_stay_right(ground: &Ground, scale: f64, wanted: u64) {
     ground
-        .run(&["demo", "--scale", &SCALE.to_string()])
+        .run(&["demo", "--scale", &scale.to_string()])
         .success();
     let texts: Vec<String> = (1..=22)
-        .map(|number| in_box(&tpch_query(number, SCALE)))
+        .map(|number| in_box(&tpch_query(number, scale)))
         .collect();
     let answers: Vec<String> = texts.iter().map(|text| ground.sql(text)).collect();
     let mut nodes = vec![ground.start("a"), ground.start("b")];
@@ -37,14 +50,14 @@ fn every_tpch_answer_is_right_when_a_node_with_a_claim_is_killed() {
     while kills < wanted {
         let number = turn % texts.len();
         turn += 1;
-        let began_at = Instant::now();
+        let (began_at, then) = (Instant::now(), ground.now());
         let mut query = ground.share(&texts[number]);
         let moment = Duration::from_millis(random.below(200));
         let mut killed = false;
         while !query.has_ended() {
             if !killed
                 && began_at.elapsed() > moment
-                && let Some(index) = holder(&ground, &nodes)
+                && let Some(index) = holder(ground, &nodes, then)
             {
                 nodes.remove(index).kill();
                 killed = true;
@@ -75,13 +88,13 @@ fn every_tpch_answer_is_right_when_a_node_with_a_claim_is_killed() {
 
 /// A node that holds a claim right now. It is stopped for the look, so that it still does when it is
 /// killed.
-fn holder(ground: &Ground, nodes: &[Node]) -> Option<usize> {
+fn holder(ground: &Ground, nodes: &[Node], then: Duration) -> Option<usize> {
     nodes.iter().position(|node| {
-        if ground.held_by(node).is_empty() {
+        if !ground.holds(node, then) {
             return false;
         }
         node.signal("STOP");
-        let holds = !ground.held_by(node).is_empty();
+        let holds = ground.holds(node, then);
         if !holds {
             node.signal("CONT");
         }

@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// All rows go through a shuffle: outputs of megabytes, which are in two objects.
-const WIDE: &str = "WITH w AS (SELECT v, concat(md5(CAST(v AS VARCHAR)), md5(CAST(v + k AS VARCHAR)), \
-                    md5(CAST(v * k AS VARCHAR)), md5(CAST(v - k AS VARCHAR))) AS s FROM t) \
-                    SELECT count(*) AS n, sum(length(a.s)) AS s, max(a.s) AS most, min(b.s) AS least \
-                    FROM w a JOIN w b ON a.v = b.v";
+/// As many groups as rows, with long keys: outputs of more than waits to be one object.
+const WIDE: &str = "SELECT count(*) AS n, max(s) AS most, sum(rows) AS rows FROM (SELECT count(*) AS rows, \
+                    repeat(md5(CAST(v AS VARCHAR)), 24) AS s FROM t GROUP BY s)";
 
 /// The same with less of it: outputs in one object, of more than comes with the index.
-const MIDDLE: &str = "WITH w AS (SELECT v, md5(CAST(v AS VARCHAR)) AS s FROM t) SELECT count(*) AS n, \
-                      max(a.s) AS most, min(b.s) AS least FROM w a JOIN w b ON a.v = b.v";
+const MIDDLE: &str = "SELECT count(*) AS n, max(s) AS most, sum(rows) AS rows FROM (SELECT count(*) AS rows, \
+                      md5(CAST(v AS VARCHAR)) AS s FROM t GROUP BY s)";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {

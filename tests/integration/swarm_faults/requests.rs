@@ -1,12 +1,11 @@
 //! How many requests a swarm makes, by what the proxy in front of its bucket counted.
 
-use super::ground::Ground;
+use super::ground::{Ground, ROOT};
 use super::{JOINED, SUMS, number, with_frame};
 use apiary_tests::{Logged, Node, Outcome};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const ROOT: &str = "home";
 /// The first minutes may be busier.
 const SETTLED: Duration = Duration::from_secs(300);
 

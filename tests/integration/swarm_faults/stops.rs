@@ -1,7 +1,7 @@
 //! Machines that sleep and wake up, coordinators that die, nodes that come in the middle.
 
 use super::ground::Ground;
-use super::{HEAVY, SUMS, number, wait_for, with_frame};
+use super::{HEAVY, JOINED, SUMS, number, wait_for, with_frame};
 use apiary_tests::{Node, Random};
 use std::time::{Duration, Instant};
 
@@ -60,11 +60,12 @@ fn a_node_that_is_stopped_with_a_claim_and_goes_on_later_harms_nothing() {
     let expected = ground.sql(HEAVY);
     let _other = ground.start("other");
     for _ in 0..number("APIARY_TEST_STOPS", 2) {
-        let mut query = ground.share(HEAVY);
-        wait_for("its plan", LONG, || ground.is_published().then_some(()));
         let mut node = ground.start("sleeper");
+        ground.warm_up(std::slice::from_ref(&node), JOINED);
+        let began_at = ground.now();
+        let mut query = ground.share(HEAVY);
         let holds = wait_for("its claim", LONG, || {
-            let holds = !ground.held_by(&node).is_empty();
+            let holds = ground.holds(&node, began_at);
             (holds || query.has_ended()).then_some(holds)
         });
         assert!(holds, "the query ended without it");
