@@ -356,7 +356,7 @@ impl State {
         if let Some(reply) = self.farewell.take() {
             self.beat_timer = None;
             let (meadow, key) = (self.with.meadow.clone(), keys::heartbeat(self.with.node_id));
-            let is_there = self.sequence > 0;
+            let is_there = self.sequence > 0 && !apiary_protocol::planted!(HeartbeatKept);
             // A deletion has no result that this actor acts on; the caller waits for it.
             drop(self.with.host.runtimes.control.spawn(async move {
                 let result = match is_there {

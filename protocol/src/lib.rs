@@ -14,6 +14,27 @@ pub mod keys;
 pub mod making;
 pub mod manifest;
 pub mod names;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod query;
 pub mod registry;
 pub mod sealed_json;
+
+/// Whether a mistake is planted: the constant `false`, but in a build that is made to be found out (see
+/// `planted`).
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+macro_rules! planted {
+    ($mistake:ident) => {
+        false
+    };
+}
+
+/// Whether a mistake is planted.
+#[cfg(feature = "planted")]
+#[macro_export]
+macro_rules! planted {
+    ($mistake:ident) => {
+        $crate::planted::is($crate::planted::Mistake::$mistake)
+    };
+}

@@ -20,14 +20,20 @@ pub const EXIT_FORBIDDEN: u8 = 77;
 pub struct SimulationResult {
     pub failure: Option<String>,
     pub simulated_ms: u64,
+    /// Simulated time that nodes have lived, all together.
+    pub node_ms: u64,
     pub event_count: u64,
     pub coverage: BTreeMap<String, u64>,
 }
 
 /// Runs one scenario with one seed. `arguments` are those behind the command's name.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let [scenario, seed] = arguments else {
-        eprintln!("usage: one SCENARIO SEED");
+    let [scenario, seed, parameters @ ..] = arguments else {
+        eprintln!("usage: one SCENARIO SEED [NAME=VALUE]...");
+        return ExitCode::from(2);
+    };
+    let Some(parameters) = parse_parameters(parameters) else {
+        eprintln!("{parameters:?} are no parameters");
         return ExitCode::from(2);
     };
     let Ok(seed) = seed.parse::<u64>() else {
@@ -47,9 +53,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
         64 * 1024,
         std::io::stdout(),
     )));
-    let failure = run(scenario, seed, &trace);
+    let failure = run(scenario, seed, parameters, &trace);
     let result = SimulationResult {
         simulated_ms: clock::now().as_millis() as u64,
+        node_ms: clock::node_time().as_millis() as u64,
         event_count: trace.line_count(),
         coverage: trace
             .coverage()
@@ -68,7 +75,27 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn run(scenario: &scenarios::Scenario, seed: u64, trace: &Trace) -> Option<String> {
+/// `NAME=VALUE` each: numbers, and `mistake`, which is planted.
+fn parse_parameters(arguments: &[String]) -> Option<BTreeMap<String, u64>> {
+    let mut parameters = BTreeMap::new();
+    for argument in arguments {
+        let (name, value) = argument.split_once('=')?;
+        #[cfg(feature = "planted")]
+        if name == "mistake" {
+            apiary_protocol::planted::plant(crate::planted::find(value)?.mistake);
+            continue;
+        }
+        parameters.insert(name.to_string(), value.parse().ok()?);
+    }
+    Some(parameters)
+}
+
+fn run(
+    scenario: &scenarios::Scenario,
+    seed: u64,
+    parameters: BTreeMap<String, u64>,
+    trace: &Trace,
+) -> Option<String> {
     let panicked: Arc<Mutex<Option<String>>> = Arc::default();
     let (seen, panic_trace) = (panicked.clone(), trace.clone());
     std::panic::set_hook(Box::new(move |info| {
@@ -77,7 +104,7 @@ fn run(scenario: &scenarios::Scenario, seed: u64, trace: &Trace) -> Option<Strin
             seen.get_or_insert(info.to_string());
         }
     }));
-    let mut world = World::new(seed, trace.clone());
+    let mut world = World::new(seed, parameters, trace.clone());
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut world)));
     let panicked = panicked.lock().ok().and_then(|mut message| message.take());
     match (result, panicked) {

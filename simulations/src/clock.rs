@@ -5,15 +5,41 @@
 //! is, without its test features, and a node that sleeps an hour costs nothing.
 
 use apiary_engine::host::Clock;
-use std::cell::Cell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// The Unix time at which every simulation starts, in seconds (2023-11-14).
 pub const EPOCH_SECONDS: u64 = 1_700_000_000;
 
+/// After so long a runtime with nothing to do is let run in any case.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 thread_local! {
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static NODE_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What the next reading shows, instead of the time.
+    static ONE_READING: Cell<Option<Duration>> = const { Cell::new(None) };
+    static STEP: RefCell<Option<Step>> = const { RefCell::new(None) };
+}
+
+/// Simulated time that nodes have lived, all together.
+pub fn node_time() -> Duration {
+    NODE_TIME.get()
+}
+
+/// So many nodes have lived for so long.
+pub fn count_node_time(nodes: u32, lived: Duration) {
+    NODE_TIME.set(NODE_TIME.get() + lived * nodes);
+}
+
+/// A step of a runtime that is one of several: it ends where the runtime would wait.
+#[derive(Default)]
+struct Step {
+    waker: Option<Waker>,
+    waits_until: Option<Duration>,
 }
 
 /// Simulated time since the start of the simulation.
@@ -24,6 +50,31 @@ pub fn now() -> Duration {
 /// Sets the time: the world steps several nodes through the same interval.
 pub fn set(now: Duration) {
     NOW.set(now);
+}
+
+/// Called where this thread would wait, with the time at which its next timer is due. Moves the clock
+/// there, unless the runtime that waits is one of several: then its step is over, and the wait must be
+/// seen to be over although no time has passed. `looks_again` says that whoever waits reads the clock
+/// once and waits on when it is too early.
+pub(crate) fn wait_until(until: Duration, looks_again: bool) {
+    let stepping = STEP.with_borrow_mut(|step| {
+        let step = step.as_mut()?;
+        step.waits_until = Some(until);
+        Some(step.waker.take())
+    });
+    match stepping {
+        Some(waker) => {
+            waker.into_iter().for_each(Waker::wake);
+            ONE_READING.set(looks_again.then_some(until));
+        }
+        None => set(now().max(until)),
+    }
+}
+
+/// What this thread's clock shows to the C library's callers.
+pub(crate) fn reading() -> Duration {
+    let one = ONE_READING.try_with(Cell::take).ok().flatten();
+    one.unwrap_or_else(now)
 }
 
 /// A single-threaded runtime. Dropping it is a crash: nothing that ran on it runs on.
@@ -44,10 +95,38 @@ impl SimRuntime {
 
     /// Runs a future to its end; time moves as its timers need it.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
+        let began_at = now();
+        let output = self.0.block_on(future);
+        count_node_time(1, now().saturating_sub(began_at));
+        output
+    }
+
+    /// Lets everything run that can run now, without moving the clock. Gives the time of the next timer,
+    /// a day at most.
+    pub fn step(&self) -> Duration {
+        STEP.set(Some(Step::default()));
+        let next = self.0.block_on(async {
+            // A wait without any timer would have no end.
+            let mut idle = pin!(tokio::time::sleep(IDLE_MAX));
+            poll_fn(|context| {
+                let _ = idle.as_mut().poll(context);
+                STEP.with_borrow_mut(|step| {
+                    let step = step.get_or_insert_default();
+                    if let Some(until) = step.waits_until {
+                        return Poll::Ready(until);
+                    }
+                    step.waker = Some(context.waker().clone());
+                    Poll::Pending
+                })
+            })
+            .await
+        });
+        STEP.set(None);
+        next
     }
 
     /// Lets everything that was spawned run until the given time.
+    #[cfg(test)]
     pub fn run_until(&self, until: Duration) {
         self.block_on(async { tokio::time::sleep(until.saturating_sub(now())).await });
     }
@@ -117,6 +196,31 @@ mod tests {
         let other = SimRuntime::new().unwrap();
         other.run_until(now() + Duration::from_millis(50));
         assert!(!reached.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_step_runs_what_is_due_and_says_when_the_next_is() {
+        process::enroll(1);
+        let runtime = SimRuntime::new().unwrap();
+        let start = now();
+        let steps = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counter = steps.clone();
+        runtime.handle().spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(100)).await;
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut due = runtime.step();
+        assert_eq!(now(), start, "a step takes no time");
+        while due < start + IDLE_MAX {
+            assert!(due > now());
+            set(due);
+            due = runtime.step();
+        }
+        assert_eq!(steps.load(Ordering::Relaxed), 3);
+        assert!(now() - start >= Duration::from_secs(300));
+        assert!(now() - start < Duration::from_secs(301));
     }
 
     #[test]

@@ -11,8 +11,11 @@ mod child;
 mod clock;
 mod files;
 mod host;
+mod laboratory;
 mod object_store;
 mod parent;
+#[cfg(feature = "planted")]
+mod planted;
 mod process;
 mod rng;
 mod scenarios;
@@ -77,6 +80,20 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         processes: usize,
     },
+    /// Runs the planted mistakes, each until it is found
+    #[cfg(feature = "planted")]
+    Planted {
+        /// This one alone
+        name: Option<String>,
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
+    /// Measures in simulated time, and prints a table
+    Lab {
+        experiment: String,
+        #[arg(long, default_value_t = 2)]
+        processes: usize,
+    },
     /// Names the scenarios
     List,
     /// Runs one simulation in this process
@@ -120,7 +137,7 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             ..
         } => {
             let scenario = known(&scenario)?;
-            let jobs = (seed..seed.saturating_add(seeds)).map(move |seed| Job { scenario, seed });
+            let jobs = (seed..seed.saturating_add(seeds)).map(move |seed| Job::new(scenario, seed));
             run_all(jobs, processes)
         }
         Command::Soak { minutes, processes } => {
@@ -136,10 +153,7 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
             let jobs = seeds.map(move |index| {
                 let scenario = honest[index % honest.len()].name;
-                Job {
-                    scenario,
-                    seed: first + index as u64,
-                }
+                Job::new(scenario, first + index as u64)
             });
             run_all(jobs, processes)
         }
@@ -150,13 +164,30 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         } => {
             let scenario = known(&scenario)?;
             for seed in seed..seed.saturating_add(seeds) {
-                if !same_twice(&Job { scenario, seed })? {
+                if !same_twice(&Job::new(scenario, seed))? {
                     return Ok(ExitCode::FAILURE);
                 }
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Seeds { processes } => run_all(kept_seeds()?.into_iter(), processes),
+        #[cfg(feature = "planted")]
+        Command::Planted { name, processes } => {
+            let all_found = planted::run_all(processes, name.as_deref())?;
+            Ok(if all_found {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Lab {
+            experiment,
+            processes,
+        } => match laboratory::run(&experiment, processes)? {
+            Some(true) => Ok(ExitCode::SUCCESS),
+            Some(false) => Ok(ExitCode::FAILURE),
+            None => Err(format!("experiments: {:?}", laboratory::NAMES).into()),
+        },
         Command::List => {
             for scenario in scenarios::ALL {
                 let mark = if scenario.is_sabotaged {
@@ -194,7 +225,7 @@ fn kept_seeds() -> Result<Vec<Job>, String> {
                 .and_then(|word| word.parse().ok())
                 .ok_or_else(wrong)?;
             words.next().ok_or_else(wrong)?;
-            Ok(Job { scenario, seed })
+            Ok(Job::new(scenario, seed))
         })
         .collect()
 }
@@ -214,13 +245,7 @@ fn run_all(
 }
 
 fn print_trace(scenario: &str, seed: u64) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let report = parent::run(
-        &Job {
-            scenario: known(scenario)?,
-            seed,
-        },
-        true,
-    )?;
+    let report = parent::run(&Job::new(known(scenario)?, seed), true)?;
     std::io::stdout().write_all(&report.trace)?;
     eprint!("{}", report.stderr);
     Ok(if report.failure().is_some() {
@@ -232,7 +257,7 @@ fn print_trace(scenario: &str, seed: u64) -> Result<ExitCode, Box<dyn std::error
 
 fn same_twice(job: &Job) -> Result<bool, Box<dyn std::error::Error>> {
     let (one, other) = (parent::run(job, true)?, parent::run(job, true)?);
-    let Job { scenario, seed } = job;
+    let Job { scenario, seed, .. } = job;
     if one.forbidden {
         println!("{scenario} seed {seed} skipped: {}", one.stderr.trim_end());
         return Ok(true);

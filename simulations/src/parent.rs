@@ -16,14 +16,40 @@ const TAIL_LINES: usize = 40;
 /// Real time after which a simulation is taken to hang.
 const HANG_AFTER: Duration = Duration::from_secs(180);
 
+/// What simulations are for: a summary shows it also when it never happened.
+const NEVER_MISSED: [&str; 9] = [
+    "claims",
+    "commit_conflicts",
+    "coordinators_killed",
+    "duplicate_outputs",
+    "objects_damaged",
+    "power_cuts_with_something_unsynced",
+    "reclaims",
+    "replies_lost_on_commits",
+    "spill_files",
+];
+
 /// One scenario with one seed.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub scenario: &'static str,
     pub seed: u64,
+    /// The mistake that is planted, by its name.
+    pub planted: Option<&'static str>,
+    /// Of an experiment.
+    pub parameters: Vec<(&'static str, u64)>,
 }
 
 impl Job {
+    pub fn new(scenario: &'static str, seed: u64) -> Self {
+        Self {
+            scenario,
+            seed,
+            planted: None,
+            parameters: Vec::new(),
+        }
+    }
+
     pub fn replay_command(&self) -> String {
         format!(
             "cargo run -p apiary-simulations -- run {} --seed {}",
@@ -78,6 +104,12 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
     let mut child = Command::new(process::OWN_PROGRAM)
         .arg0(process::OWN_PROGRAM)
         .args(["one", job.scenario, &job.seed.to_string()])
+        .args(job.planted.map(|name| format!("mistake={name}")))
+        .args(
+            job.parameters
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        )
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -145,6 +177,7 @@ pub struct Totals {
     pub failure_count: u64,
     pub forbidden_count: u64,
     pub simulated_ms: u64,
+    pub node_ms: u64,
     pub event_count: u64,
     pub coverage: BTreeMap<String, u64>,
 }
@@ -159,6 +192,7 @@ impl Totals {
         }
         if let Some(result) = &report.result {
             self.simulated_ms += result.simulated_ms;
+            self.node_ms += result.node_ms;
             self.event_count += result.event_count;
             for (what, count) in &result.coverage {
                 *self.coverage.entry(what.clone()).or_default() += count;
@@ -181,10 +215,40 @@ impl Totals {
             self.simulated_ms as f64 / 1000.0,
             took.as_secs_f64()
         );
+        let (node_seconds, cpu) = (self.node_ms as f64 / 1000.0, cpu_of_children());
+        println!(
+            "{:.2} node-hours in {:.1} s of one core: {:.0} node-seconds a second",
+            node_seconds / 3_600.0,
+            cpu.as_secs_f64(),
+            node_seconds / cpu.as_secs_f64().max(0.001)
+        );
+        println!("  {:>10} {:>12}", "in all", "a 1,000 runs");
+        let runs = self.run_count.max(1) as f64;
         for (what, count) in &self.coverage {
-            println!("  {count:>10} {what}");
+            println!(
+                "  {count:>10} {:>12.1} {what}",
+                *count as f64 * 1_000.0 / runs
+            );
         }
+        let missed = NEVER_MISSED
+            .iter()
+            .filter(|what| self.coverage.get(**what).is_none_or(|n| *n == 0));
+        missed.for_each(|what| println!("  {:>10} {:>12} {what}", 0, 0));
     }
+}
+
+/// Processor time of all children that have ended.
+fn cpu_of_children() -> Duration {
+    // SAFETY: a plain structure of numbers, which the call fills.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
 }
 
 /// Runs jobs on several processes at a time until there is none left.

@@ -136,7 +136,7 @@ pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) ->
         }
         _ => MONOTONIC_START,
     };
-    let now = start + clock::now();
+    let now = start + clock::reading();
     let reading = timespec {
         tv_sec: now.as_secs() as libc::time_t,
         tv_nsec: now.subsec_nanos() as libc::c_long,
@@ -206,7 +206,8 @@ fn wait(is_unchanged: bool, is_absolute: bool, limit: Option<&timespec>) -> Opti
     } else {
         clock::now() + limit
     };
-    clock::set(clock::now().max(until));
+    // Who waits for so long, and not until then, looks at the clock and may wait again.
+    clock::wait_until(until, !is_absolute);
     fail(libc::ETIMEDOUT)
 }
 

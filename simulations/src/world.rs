@@ -1,7 +1,8 @@
 //! Computers, the nodes that run on them, and the one order in which all of it happens.
 //!
 //! A computer keeps its disk; a running node has a runtime of its own, and dropping that runtime is
-//! the crash of the node. Several nodes run in turn, each for one tick of the timeline.
+//! the crash of the node. Several nodes run in turn: whoever has the next timer of all, at its time. A
+//! node that is left out of a stretch is paused: time goes on without it.
 
 use crate::clock::{self, SimRuntime};
 use crate::files::SimFiles;
@@ -10,12 +11,11 @@ use crate::object_store::SimStore;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use apiary_engine::host::Host;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-
-/// How far one node may run ahead of the others.
-pub const TICK: Duration = Duration::from_millis(1);
 
 /// Everything that one seed decides.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct World {
     /// The remote meadow; a scenario on local disks leaves it empty.
     pub store: SimStore,
     start_count: u64,
+    /// Of an experiment.
+    parameters: BTreeMap<String, u64>,
 }
 
 /// A computer with a disk that outlives its nodes.
@@ -44,6 +46,8 @@ pub struct Running {
     disk: SimFiles,
     trace: Trace,
     rng: Rng,
+    /// When it has something to do.
+    due: Cell<Duration>,
 }
 
 /// How a stretch of a node's life ended.
@@ -55,7 +59,7 @@ pub enum Lived<T> {
 }
 
 impl World {
-    pub fn new(seed: u64, trace: Trace) -> Self {
+    pub fn new(seed: u64, parameters: BTreeMap<String, u64>, trace: Trace) -> Self {
         clock::set(Duration::ZERO);
         let rng = Rng::new(seed);
         let store = SimStore::new(&rng, &trace);
@@ -65,7 +69,13 @@ impl World {
             rng,
             store,
             start_count: 0,
+            parameters,
         }
+    }
+
+    /// A parameter of an experiment, or what it is when nobody said.
+    pub fn parameter(&self, name: &str, default: u64) -> u64 {
+        self.parameters.get(name).copied().unwrap_or(default)
     }
 
     pub fn computer(&self, name: &str, hardware: Hardware) -> Computer {
@@ -100,6 +110,7 @@ impl World {
             disk,
             trace,
             rng,
+            due: Cell::new(Duration::ZERO),
         })
     }
 
@@ -110,27 +121,30 @@ impl World {
         drop(node);
     }
 
-    /// Lets all nodes run, in turn, until `done` says so. False when `limit` passed before that.
+    /// Lets these nodes run, in turn, until `done` says so. False when `limit` passed before that.
     pub fn run_all(
         &mut self,
         nodes: &[&Running],
         limit: Duration,
         mut done: impl FnMut() -> bool,
     ) -> bool {
-        let mut time = clock::now();
-        let end = time + limit;
-        while !done() {
-            if time >= end {
+        let end = clock::now() + limit;
+        loop {
+            if done() {
+                return true;
+            }
+            let due = nodes.iter().map(|node| node.due.get()).min();
+            let at = due.unwrap_or(end).max(clock::now());
+            let until = at.min(end);
+            clock::count_node_time(nodes.len() as u32, until.saturating_sub(clock::now()));
+            clock::set(until);
+            if at >= end {
                 return false;
             }
-            for node in nodes {
-                clock::set(time);
-                node.runtime.run_until(time + TICK);
+            for node in nodes.iter().filter(|node| node.due.get() <= at) {
+                node.due.set(node.runtime.step());
             }
-            time += TICK;
-            clock::set(time);
         }
-        true
     }
 }
 
@@ -167,6 +181,7 @@ impl Running {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
+        self.due.set(Duration::ZERO);
         self.runtime.handle().spawn(client)
     }
 }

@@ -67,8 +67,27 @@ fn commits_of_three_nodes_on_a_failing_store_are_there_once() {
 }
 
 #[test]
+fn a_swarm_that_crashes_freezes_and_stops_gives_right_answers_and_ends_every_query() {
+    must_pass(&["run", "swarm", "--seed", "1000", "--seeds", "6"]);
+}
+
+#[test]
+fn whatever_is_damaged_under_swarm_queries_end_with_the_right_answer_or_an_error_that_names_it() {
+    must_pass(&["run", "swarm-damage", "--seed", "1000", "--seeds", "6"]);
+}
+
+#[test]
 fn seeds_that_once_failed_pass() {
     must_pass(&["seeds"]);
+}
+
+/// What is planted hangs on a feature that nobody asks for by default.
+#[test]
+fn no_mistake_can_be_switched_on_in_this_build() {
+    const MARK: &[u8] = b"this build has planted mistakes";
+    let program = env!("CARGO_BIN_EXE_apiary-simulations");
+    let program = std::fs::read(program).expect("the simulation binary");
+    assert!(!program.windows(MARK.len()).any(|bytes| bytes == MARK));
 }
 
 #[test]

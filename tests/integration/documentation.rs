@@ -179,6 +179,14 @@ fn run_cargo(page: &Path, directory: &Path, text: &str) {
     check(page, text, &output, output.status.success() || may_not);
 }
 
+/// The simulations plant mistakes in builds of their own.
+#[test]
+fn no_mistake_can_be_switched_on_in_the_program() {
+    const MARK: &[u8] = b"this build has planted mistakes";
+    let program = std::fs::read(binary("apiary-node")).expect("apiary-node");
+    assert!(!program.windows(MARK.len()).any(|bytes| bytes == MARK));
+}
+
 #[test]
 fn every_command_in_readme_and_docs_does_what_the_page_says() {
     fn pages(directory: &Path, found: &mut Vec<PathBuf>) {

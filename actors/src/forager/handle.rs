@@ -9,6 +9,7 @@ use apiary_engine::store::Created;
 use apiary_protocol::heartbeat::ClaimProgress;
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
+use apiary_protocol::planted;
 use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -43,6 +44,9 @@ impl Coordinated {
 
 impl Drop for Coordinated {
     fn drop(&mut self) {
+        if planted!(CancelLost) && self.reason == EndReason::Cancelled {
+            return;
+        }
         let writes = self.writes.take();
         let ending = Ending {
             reason: self.reason,

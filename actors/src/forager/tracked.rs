@@ -129,7 +129,7 @@ impl Tracked {
 
     /// Whether the coordinator has been gone for too long.
     pub(super) fn is_orphan(&mut self, now: Duration, is_silent: bool, age: Duration) -> bool {
-        if !is_silent {
+        if !is_silent && !apiary_protocol::planted!(LiveQuerySwept) {
             self.silent_since = None;
             return false;
         }

@@ -13,6 +13,7 @@
 
 use super::membership::{NodeState, SwarmView};
 use apiary_protocol::ids::NodeId;
+use apiary_protocol::planted;
 use apiary_protocol::query::{ATTEMPTS_MAX, QueryPlan, TaskKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -241,6 +242,10 @@ impl Foraging {
     fn is_stage_done(&self, stage: u32) -> bool {
         self.tasks_of(stage)
             .all(|(_, task)| task.state == State::Done)
+            || (planted!(AbsentIsEmpty)
+                && self
+                    .tasks_of(stage)
+                    .any(|(_, task)| task.state == State::Done))
     }
 
     fn opened_at(&self, key: TaskKey) -> Option<Duration> {
@@ -391,6 +396,9 @@ impl Foraging {
         let Some(node) = task.responsible() else {
             return now >= opened_at + far;
         };
+        if planted!(ClaimKept) {
+            return false;
+        }
         let since = task
             .holder
             .map_or(opened_at, |(_, since)| since.max(opened_at));

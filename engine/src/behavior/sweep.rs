@@ -34,6 +34,9 @@ pub fn plan_evidence(
     commits: &[(u64, i64)],
     sweep_age_ms: i64,
 ) -> Vec<u64> {
+    if apiary_protocol::planted!(NamedCellSwept) {
+        return Vec::new();
+    }
     let times: BTreeSet<i64> = candidates.values().copied().collect();
     let may_name = |written_ms: i64| {
         let near =

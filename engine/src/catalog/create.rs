@@ -10,6 +10,7 @@ use apiary_protocol::delta::{Add, Format, Metadata};
 use apiary_protocol::ids::{CommitId, FrameId};
 use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;
+use apiary_protocol::planted;
 use apiary_protocol::registry::{FrameRecord, FrameState, Refusal, Registry};
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,7 +226,8 @@ impl Catalog {
         let (first, checkpoint) = (keys::commit(&location, 0), keys::last_checkpoint(&location));
         let (first, checkpoint) =
             futures::try_join!(self.meadow.get(&first), self.meadow.get(&checkpoint))?;
-        Ok((first.is_none() && checkpoint.is_none()).then_some(location))
+        let is_free = (first.is_none() && checkpoint.is_none()) || planted!(PlaceReused);
+        Ok(is_free.then_some(location))
     }
 
     async fn write_first_version(

@@ -264,7 +264,10 @@ pub async fn commit_output(
     let named = named
         .collect::<std::result::Result<Vec<Path>, _>>()
         .map_err(|error| Error::Bug(format!("a cell of an output: {error}")))?;
-    let created = meadow.create_naming(&key, body.clone(), named).await;
+    let created = match apiary_protocol::planted!(OutputOverwritten) {
+        true => meadow.put(&key, body.clone()).await.map(|()| Created::Ours),
+        false => meadow.create_naming(&key, body.clone(), named).await,
+    };
     let lost = !matches!(
         created,
         Ok(Created::Ours) | Err(Error::OutcomeUnknown { .. })

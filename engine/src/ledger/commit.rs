@@ -20,6 +20,7 @@ use apiary_protocol::delta::features::check_writable;
 use apiary_protocol::delta::{Action, Add, Metadata, Protocol};
 use apiary_protocol::ids::CommitId;
 use apiary_protocol::keys;
+use apiary_protocol::planted;
 use bytes::Bytes;
 use object_store::path::Path;
 use std::sync::Arc;
@@ -140,9 +141,14 @@ impl Ledger {
     /// are the cells that it adds.
     async fn put_commit(&self, version: u64, body: Bytes, named: Vec<Path>) -> Result<Put> {
         let key = self.commit_key(version);
+        if planted!(CommitOverwritten) {
+            self.meadow.put(&key, body).await?;
+            return Ok(Put::Landed);
+        }
         let created = self.meadow.create_naming(&key, body.clone(), named);
         let error = match created.await {
             Ok(Created::Ours) => return Ok(Put::Landed),
+            Ok(Created::Theirs(_)) if planted!(LostIsLanded) => return Ok(Put::Landed),
             Ok(Created::Theirs(bytes)) => return Ok(Put::Lost(bytes)),
             Err(error) => error,
         };
@@ -175,7 +181,11 @@ impl Ledger {
     ) -> Result<()> {
         let before = current.version;
         let mut replay = Replay::from_snapshot(current);
-        replay.apply_commit(decode(&self.commit_key(before + 1), &winner)?)?;
+        let mut winner = decode(&self.commit_key(before + 1), &winner)?;
+        if planted!(StaleRebase) {
+            winner.actions.clear();
+        }
+        replay.apply_commit(winner)?;
         *current = self.follow(&Arc::new(replay.finish()?)).await?;
         self.meet_since(before, current, members).await
     }
@@ -274,7 +284,7 @@ impl Ledger {
             }
             Put::Lost(_) => {
                 let found = self.load().await?;
-                match found.metadata.id == frame_id {
+                match found.metadata.id == frame_id || planted!(PlaceReused) {
                     true => Ok(found),
                     false => Err(Error::AlreadyExists {
                         what: format!("a Delta table at {}", self.location),

@@ -204,7 +204,10 @@ impl Ledger {
         until: Option<u64>,
         listing: &Listing,
     ) -> Result<Arc<Snapshot>> {
-        let first = replay.next_version();
+        let mut first = replay.next_version();
+        if apiary_protocol::planted!(CommitSkipped) && first > 0 && first < last {
+            first += 1;
+        }
         // Read ahead as bytes: decoded, a commit is several times as large. Permits are handed out in
         // the order of the versions, so the next one to apply always gets its own.
         let budget = Semaphore::new(READ_AHEAD_BYTES as usize);
@@ -308,6 +311,9 @@ impl Ledger {
     /// Probes the next version until it is absent. Reads ahead more and more while it finds some, so
     /// that a node that was away for long catches up quickly.
     pub(super) async fn follow(&self, snapshot: &Arc<Snapshot>) -> Result<Arc<Snapshot>> {
+        if apiary_protocol::planted!(StaleSnapshot) && snapshot.version.is_multiple_of(3) {
+            return Ok(Arc::clone(snapshot));
+        }
         let mut replay = None;
         let mut next = snapshot.version + 1;
         let mut ahead = 1;

@@ -69,6 +69,9 @@ impl Member {
         let Some((app_id, version)) = &self.intent.txn else {
             return false;
         };
+        if apiary_protocol::planted!(TransactionForgotten) {
+            return false;
+        }
         snapshot
             .txn_version(app_id)
             .is_some_and(|known| known >= *version)

@@ -8,6 +8,7 @@
 use super::retry::is_transient;
 use super::{Created, Meadow, Names, path_of, store_error};
 use crate::error::{Error, Result};
+use apiary_protocol::planted;
 use bytes::Bytes;
 use object_store::Error as StoreError;
 use object_store::path::Path;
@@ -43,6 +44,12 @@ impl Meadow {
                     Err(error) => error,
                 };
                 reason = error.to_string();
+                if planted!(NoReadBack) && is_transient(&error) {
+                    return Err(store_error("creating", key, error));
+                }
+                if planted!(RefusalIsOurs) && matches!(error, StoreError::AlreadyExists { .. }) {
+                    return Ok(Created::Ours);
+                }
                 if nothing_happened(&error) {
                     // An earlier try may still be on its way, whatever became of this one.
                     return Err(match tries {

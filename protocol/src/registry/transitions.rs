@@ -86,6 +86,7 @@ impl Registry {
         let location = keys::frame_location(&spelled, None);
         let is_free =
             !self.used_locations.contains(&fold(&location)) && self.check_free(&location).is_ok();
+        let is_free = is_free || crate::planted!(PlaceReused);
         Ok(is_free.then_some(location))
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SWARM: &str = "_swarm/";
+const QUERIES: &str = "_swarm/queries/";
 const BELL: &str = "_swarm/bell";
 const MAKING: &str = "_making/";
 
@@ -13,6 +14,14 @@ pub fn check<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<(), String> 
     let left = keys.into_iter().find(|key| is_swept(key));
     left.map_or(Ok(()), |key| {
         Err(format!("KEEPER-1: {key} is left after a clean stop"))
+    })
+}
+
+/// For a meadow where nodes crashed a short while ago: of the queries nothing is left.
+pub fn check_queries<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let left = keys.into_iter().find(|key| key.starts_with(QUERIES));
+    left.map_or(Ok(()), |key| {
+        Err(format!("KEEPER-1: {key} is left when all queries are over"))
     })
 }
 

@@ -1,13 +1,18 @@
-//! One file per invariant of the design, each a predicate over what clients were told and what an
-//! independent reader finds. The error of a check begins with the invariant's name.
+//! One file per invariant of the design, and one for the order of commits: each a predicate over what
+//! clients were told, what was written, and what an independent reader finds. The error of a check
+//! begins with the invariant's name.
 
+pub mod chamber_1;
 pub mod keeper_1;
 pub mod ledger_1;
 pub mod ledger_2;
 pub mod ledger_3;
 pub mod ledger_4;
 pub mod query_1;
+pub mod query_2;
+pub mod query_3;
 pub mod reader;
+pub mod serializable;
 
 use crate::workload::model::Writes;
 use crate::workload::rows::Row;
@@ -21,6 +26,7 @@ pub fn check_frame(
 ) -> Result<(), String> {
     ledger_1::check(frame, seen)?;
     ledger_4::check(frame)?;
+    serializable::check(writes)?;
     check_rows(writes, &frame.rows)
 }
 

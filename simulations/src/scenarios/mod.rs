@@ -3,10 +3,13 @@
 mod commit_faults;
 mod ddl_crash;
 mod disk_full;
+mod laboratory;
 mod node;
 mod power_cuts;
 mod smoke;
 mod sql_alone;
+mod swarm;
+mod unfit_store;
 
 use crate::world::World;
 
@@ -58,6 +61,24 @@ pub const ALL: &[Scenario] = &[
         is_sabotaged: false,
     },
     Scenario {
+        name: "swarm",
+        about: "two to six nodes share queries and writes while they crash, freeze and stop",
+        run: swarm::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "swarm-damage",
+        about: "the same on sound nodes; what they write under _swarm/ is damaged",
+        run: swarm::run_damaged,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "unfit-store",
+        about: "a store that ignores create-if-absent, which no node may take for a meadow",
+        run: unfit_store::run,
+        is_sabotaged: false,
+    },
+    Scenario {
         name: "unsynced",
         about: "power-cuts with syncing switched off, which must lose or tear something",
         run: power_cuts::run_unsynced,
@@ -65,6 +86,23 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
+/// What is measured and not only checked; not part of a soak.
+const MEASURED: &[Scenario] = &[
+    Scenario {
+        name: "lab-idle",
+        about: "a day of nodes with nothing to do",
+        run: laboratory::idle::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "lab-scaling",
+        about: "queries of three shapes by so many nodes",
+        run: laboratory::scaling::run,
+        is_sabotaged: false,
+    },
+];
+
 pub fn find(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().find(|scenario| scenario.name == name)
+    let mut all = ALL.iter().chain(MEASURED);
+    all.find(|scenario| scenario.name == name)
 }

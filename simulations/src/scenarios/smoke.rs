@@ -4,6 +4,7 @@
 use super::node;
 use crate::checkers::{self, keeper_1, ledger_1};
 use crate::host::Hardware;
+use crate::workload::answers::{plain_datafusion, register, shown};
 use crate::workload::client::{self, Writer};
 use crate::workload::model::Model;
 use crate::workload::rows::{Batch, CREATE_FRAME, FRAME};
@@ -11,11 +12,7 @@ use crate::world::{Running, World};
 use apiary_actors::Node;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::settings::Settings;
-use arrow::array::RecordBatch;
-use arrow::util::pretty::pretty_format_batches;
-use datafusion::datasource::MemTable;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use std::sync::Arc;
+use datafusion::prelude::SessionContext;
 
 const WRITES: u64 = 12;
 const ROWS_MAX: u64 = 1500;
@@ -99,7 +96,7 @@ async fn statements(running: &Running, started: &Node) -> Result<()> {
 
 /// The node's answers against DataFusion's on the model's rows.
 async fn queries(running: &Running, started: &Node, model: &Model) -> Result<(), String> {
-    let plain = plain_datafusion(model).map_err(|error| error.to_string())?;
+    let plain = plain(model).map_err(|error| error.to_string())?;
     for text in QUERIES {
         let ours = client::execute_traced(started, text, &running.name, running.trace());
         let ours = shown(&ours.await.map_err(|error| format!("{error} from {text}"))?)?;
@@ -114,32 +111,15 @@ async fn queries(running: &Running, started: &Node, model: &Model) -> Result<(),
     Ok(())
 }
 
-/// Rows as text, without the header: names of computed columns are no part of an answer.
-fn shown(batches: &[RecordBatch]) -> Result<String, String> {
-    let table = pretty_format_batches(batches)
-        .map_err(|error| error.to_string())?
-        .to_string();
-    Ok(table
-        .lines()
-        .skip(3)
-        .filter(|line| !line.starts_with('+'))
-        .collect::<Vec<_>>()
-        .join("\n"))
-}
-
-fn plain_datafusion(model: &Model) -> datafusion::error::Result<SessionContext> {
-    let config = SessionConfig::new()
-        .with_target_partitions(2)
-        .set_usize("datafusion.execution.planning_concurrency", 2);
-    let context = SessionContext::new_with_config(config);
+fn plain(model: &Model) -> datafusion::error::Result<SessionContext> {
+    let context = plain_datafusion();
     let written: Vec<Batch> =
         model.with(|writes| writes.batches.values().map(|(batch, _)| *batch).collect());
-    let batches: Vec<RecordBatch> = written
-        .into_iter()
-        .map(Batch::to_arrow)
-        .collect::<Result<_, _>>()?;
-    let schema = batches.first().map(RecordBatch::schema);
-    let schema = schema.ok_or_else(|| datafusion::common::internal_datafusion_err!("no writes"))?;
-    context.register_table(FRAME, Arc::new(MemTable::try_new(schema, vec![batches])?))?;
+    let batches = written.into_iter().map(Batch::to_arrow);
+    register(
+        &context,
+        FRAME,
+        batches.collect::<std::result::Result<_, _>>()?,
+    )?;
     Ok(context)
 }

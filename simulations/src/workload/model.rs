@@ -1,9 +1,11 @@
 //! What must be true of the frame, by what clients were told.
 
 use super::rows::Batch;
+use crate::clock;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a client knows of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub enum Fate {
 #[derive(Debug, Default)]
 pub struct Writes {
     pub batches: BTreeMap<u64, (Batch, Fate)>,
+    /// When each was first sent, and when its fate was learnt.
+    pub began_at: BTreeMap<u64, Duration>,
+    pub learned_at: BTreeMap<u64, Duration>,
 }
 
 /// Shared by the clients and the checkers.
@@ -28,15 +33,16 @@ pub struct Model(Arc<Mutex<Writes>>);
 
 impl Model {
     pub fn begin(&self, batch: Batch) {
-        self.0
-            .lock()
-            .batches
-            .insert(batch.number, (batch, Fate::Unknown));
+        let mut writes = self.0.lock();
+        writes.batches.insert(batch.number, (batch, Fate::Unknown));
+        writes.began_at.insert(batch.number, clock::now());
     }
 
     pub fn learn(&self, number: u64, fate: Fate) {
-        if let Some((_, known)) = self.0.lock().batches.get_mut(&number) {
+        let mut writes = self.0.lock();
+        if let Some((_, known)) = writes.batches.get_mut(&number) {
             *known = fate;
+            writes.learned_at.insert(number, clock::now());
         }
     }
 

@@ -1,17 +1,27 @@
 //! An object store in memory that is slow and fails like a remote one.
 //!
-//! Per operation: latency before and after the effect, an error before the effect, an error after it
-//! (the reply is lost), a refused create with nothing written (S3's 409), throttling. The content
-//! itself is `object_store::memory::InMemory`, whose clock is the process's, so simulated.
+//! Per operation: latency by size before and after the effect, an error before the effect, an error
+//! after it (the reply is lost), a refused create with nothing written (S3's 409), throttling, silence,
+//! bodies that break off or come slowly, lists that are late or unordered. The content itself is
+//! `object_store::memory::InMemory`, whose clock is the process's, so simulated.
 //!
 //! Each node holds a view of its own; the views share content and faults.
+
+mod damage;
+mod faults;
+mod listing;
+pub mod profiles;
+mod watch;
+
+pub use faults::Faults;
+use faults::{Body, Draw, Fate, SILENCE};
 
 use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -25,43 +35,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How often, in a thousand requests, what goes wrong; and how slow it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Faults {
-    pub before_effect: u64,
-    pub after_effect: u64,
-    /// Creates only: 409, nothing written.
-    pub refused_create: u64,
-    pub throttled: u64,
-    /// Ordinary latency in microseconds, before and after the effect each.
-    pub latency_us: (u64, u64),
-    /// Requests that take fifty times as long.
-    pub slow: u64,
-}
-
-impl Faults {
-    /// Slow as a remote store, never wrong.
-    pub const NONE: Self = Self {
-        before_effect: 0,
-        after_effect: 0,
-        refused_create: 0,
-        throttled: 0,
-        latency_us: (5_000, 40_000),
-        slow: 0,
-    };
-    /// Far worse than any store one would use; how much worse is drawn.
-    pub fn many(rng: &mut Rng) -> Self {
-        Self {
-            before_effect: rng.between(20, 200),
-            after_effect: rng.between(20, 200),
-            refused_create: rng.between(20, 200),
-            throttled: rng.between(20, 100),
-            latency_us: (2_000, rng.between(10_000, 100_000)),
-            slow: 20,
-        }
-    }
-}
+use watch::Watch;
 
 #[derive(Debug)]
 struct Shared {
@@ -69,6 +43,10 @@ struct Shared {
     faults: Mutex<Faults>,
     rng: Mutex<Rng>,
     trace: Trace,
+    /// When each key was written last, where the store minds.
+    written_at: Mutex<BTreeMap<Path, Duration>>,
+    damaged: Mutex<Vec<damage::Damage>>,
+    watch: Watch,
 }
 
 /// The store; make a view for each node.
@@ -82,16 +60,6 @@ pub struct StoreView {
     shared: Arc<Shared>,
 }
 
-/// What befalls one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Good,
-    Before,
-    After,
-    Refused,
-    Throttled,
-}
-
 impl SimStore {
     pub fn new(rng: &Rng, trace: &Trace) -> Self {
         Self(Arc::new(Shared {
@@ -99,6 +67,9 @@ impl SimStore {
             faults: Mutex::new(Faults::NONE),
             rng: Mutex::new(rng.fork("object store")),
             trace: trace.clone(),
+            written_at: Mutex::default(),
+            damaged: Mutex::default(),
+            watch: Watch::default(),
         }))
     }
 
@@ -111,6 +82,11 @@ impl SimStore {
             node: node.to_string(),
             shared: self.0.clone(),
         })
+    }
+
+    /// The first violation that a write was.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        self.0.watch.check()
     }
 
     /// How long ago each object was written. For checkers.
@@ -138,44 +114,26 @@ impl SimStore {
 }
 
 impl StoreView {
-    fn draw(&self, is_create: bool) -> (Fate, Duration, Duration) {
-        let faults = *self.shared.faults.lock();
-        let mut rng = self.shared.rng.lock();
-        let (low, high) = faults.latency_us;
-        let factor = if rng.chance(faults.slow) { 50 } else { 1 };
-        let before = Duration::from_micros(rng.between(low, high) * factor / 2);
-        let after = Duration::from_micros(rng.between(low, high) * factor / 2);
-        let roll = rng.below(1000);
-        let mut bound = 0;
-        let mut falls = |chance: u64| {
-            bound += chance;
-            roll < bound
-        };
-        let fate = if falls(faults.before_effect) {
-            Fate::Before
-        } else if falls(faults.after_effect) {
-            Fate::After
-        } else if falls(faults.throttled) {
-            Fate::Throttled
-        } else if is_create && falls(faults.refused_create) {
-            Fate::Refused
-        } else {
-            Fate::Good
-        };
-        (fate, before, after)
+    fn faults(&self) -> Faults {
+        *self.shared.faults.lock()
     }
 
     /// One request: time passes, it may fail, its effect happens, time passes, its reply may be lost.
     async fn request<T>(
         &self,
-        what: &str,
-        key: &Path,
-        is_create: bool,
+        request: Request<'_>,
         effect: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let (fate, before, after) = self.draw(is_create);
-        tokio::time::sleep(before).await;
+        let Request { what, key, .. } = request;
+        let faults = self.faults();
+        let is_create = request.kind == Kind::Create;
+        let Draw { fate, took, .. } = request.draw.unwrap_or_else(|| {
+            let mut rng = self.shared.rng.lock();
+            faults.draw(is_create, request.bytes, &mut rng)
+        });
+        tokio::time::sleep(took / 2).await;
         let trace = &self.shared.trace;
+        trace.count(request.counted(), 1);
         let failed = |reason: &str| {
             trace.event(&self.node, format_args!("{what} {key} {reason}"));
             Error::Generic {
@@ -188,6 +146,11 @@ impl StoreView {
                 trace.count("errors_before_effect", 1);
                 return Err(failed("error-before-effect"));
             }
+            Fate::SilentBefore => {
+                tokio::time::sleep(SILENCE).await;
+                trace.count("silent_connections", 1);
+                return Err(failed("silence-before-effect"));
+            }
             Fate::Throttled => {
                 trace.count("throttled", 1);
                 return Err(failed("503-slow-down"));
@@ -198,7 +161,11 @@ impl StoreView {
                 let (path, source) = (key.to_string(), "409 conflict".into());
                 return Err(Error::AlreadyExists { path, source });
             }
-            Fate::Good | Fate::After => {}
+            Fate::Good | Fate::After | Fate::SilentAfter => {}
+        }
+        if request.kind.is_write() && self.is_too_soon(key, faults.write_pause) {
+            trace.count("writes_too_soon", 1);
+            return Err(failed("429-too-soon"));
         }
         let result = effect.await;
         let outcome = match &result {
@@ -209,12 +176,105 @@ impl StoreView {
             Err(_) => "error",
         };
         trace.event(&self.node, format_args!("{what} {key} {outcome}"));
-        tokio::time::sleep(after).await;
-        if fate == Fate::After {
-            trace.count("replies_lost", 1);
-            return Err(failed("reply-lost"));
+        if result.is_ok() && request.kind.is_write() {
+            self.rot(key, faults.damaged).await;
         }
-        result
+        tokio::time::sleep(took / 2).await;
+        match fate {
+            Fate::After => {
+                self.count_lost(key);
+                Err(failed("reply-lost"))
+            }
+            Fate::SilentAfter => {
+                tokio::time::sleep(SILENCE).await;
+                self.count_lost(key);
+                Err(failed("silence-after-effect"))
+            }
+            _ => result,
+        }
+    }
+
+    fn count_lost(&self, key: &Path) {
+        self.shared.trace.count("replies_lost", 1);
+        let is_commit = key.as_ref().contains("/_delta_log/");
+        let lost = u64::from(is_commit);
+        self.shared.trace.count("replies_lost_on_commits", lost);
+    }
+
+    /// Whether a key was written a moment ago, on a store that takes one write in so long.
+    fn is_too_soon(&self, key: &Path, pause: Duration) -> bool {
+        if pause.is_zero() {
+            return false;
+        }
+        let (now, mut written) = (clock::now(), self.shared.written_at.lock());
+        let is_soon = written.get(key).is_some_and(|at| now < *at + pause);
+        if !is_soon {
+            written.insert(key.clone(), now);
+        }
+        is_soon
+    }
+
+    /// What was written may be damaged at once.
+    async fn rot(&self, key: &Path, damaged: u64) {
+        if damaged == 0 || !damage::is_coordination(key.as_ref()) {
+            return;
+        }
+        let mut rng = {
+            let mut rng = self.shared.rng.lock();
+            if !rng.chance(damaged) {
+                return;
+            }
+            rng.fork("damage")
+        };
+        // It may have been deleted by another node meanwhile: then there is nothing to damage.
+        let _ = SimStore(self.shared.clone()).damage(key, &mut rng).await;
+    }
+}
+
+/// A request, for the trace and for its fate.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    what: &'a str,
+    key: &'a Path,
+    kind: Kind,
+    bytes: u64,
+    /// When it was drawn before.
+    draw: Option<Draw>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Create,
+    Put,
+    Other,
+}
+
+impl Kind {
+    fn is_write(self) -> bool {
+        self != Self::Other
+    }
+}
+
+impl<'a> Request<'a> {
+    /// What it is counted as: what a store asks money for.
+    fn counted(&self) -> &'static str {
+        match self.what.split(' ').next().unwrap_or_default() {
+            "get" => "requests_get",
+            "head" => "requests_head",
+            "delete" => "requests_delete",
+            "create" | "put" | "put-part" | "put-multipart" | "copy" => "requests_put",
+            _ => "requests_list",
+        }
+    }
+
+    fn new(what: &'a str, key: &'a Path) -> Self {
+        Self {
+            what,
+            key,
+            kind: Kind::Other,
+            bytes: 0,
+            draw: None,
+        }
     }
 }
 
@@ -238,8 +298,8 @@ impl MultipartUpload for Upload {
         self.parts.push(data);
         let (view, key) = (self.view.clone(), self.key.clone());
         Box::pin(async move {
-            view.request("put-part", &key, false, async { Ok(()) })
-                .await
+            let request = Request::new("put-part", &key);
+            view.request(request, async { Ok(()) }).await
         })
     }
 
@@ -267,14 +327,30 @@ impl ObjectStore for StoreView {
         let is_create = matches!(options.mode, PutMode::Create);
         let verb = if is_create { "create" } else { "put" };
         let crc = checksum(body.iter().map(Bytes::as_ref));
-        let what = format!("{verb} {} {crc:08x}", body.content_length());
-        self.request(
-            &what,
-            key,
-            is_create,
-            self.shared.content.put_opts(key, body, options),
-        )
-        .await
+        let bytes = body.content_length() as u64;
+        let what = format!("{verb} {bytes} {crc:08x}");
+        let kind = if is_create { Kind::Create } else { Kind::Put };
+        let mut options = options;
+        if self.faults().ignores_create {
+            options.mode = PutMode::Overwrite;
+        }
+        let request = Request {
+            kind,
+            bytes,
+            ..Request::new(&what, key)
+        };
+        let effect = async {
+            let written = Bytes::from(body.iter().flatten().copied().collect::<Vec<u8>>());
+            let put = self.shared.content.put_opts(key, body, options).await;
+            if is_create {
+                self.count_create(key, &put);
+            }
+            if put.is_ok() {
+                self.shared.watch.written(key.as_ref(), &written);
+            }
+            put
+        };
+        self.request(request, effect).await
     }
 
     async fn put_multipart_opts(
@@ -287,10 +363,9 @@ impl ObjectStore for StoreView {
             key: key.clone(),
             parts: Vec::new(),
         };
-        self.request("put-multipart", key, false, async {
-            Ok(Box::new(upload) as Box<_>)
-        })
-        .await
+        let request = Request::new("put-multipart", key);
+        self.request(request, async { Ok(Box::new(upload) as Box<_>) })
+            .await
     }
 
     async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
@@ -299,13 +374,27 @@ impl ObjectStore for StoreView {
             Some(range) => format!("{verb} {range}"),
             None => verb.to_string(),
         };
-        self.request(&what, key, false, async {
+        let found = self.shared.content.head(key).await;
+        let bytes = match (&options.range, found) {
+            _ if options.head => 0,
+            (Some(range), Ok(meta)) => range.as_range(meta.size).map_or(0, |r| r.end - r.start),
+            (None, Ok(meta)) => meta.size,
+            (_, Err(_)) => 0,
+        };
+        let draw = self
+            .faults()
+            .draw(false, bytes, &mut self.shared.rng.lock());
+        let request = Request {
+            bytes,
+            draw: Some(draw),
+            ..Request::new(&what, key)
+        };
+        self.request(request, async {
             let mut result = self.shared.content.get_opts(key, options).await?;
-            // The body is part of this request; a stream would outlive it.
+            // The body is what it was at this moment; a stream would see later ones.
             if let GetResultPayload::Stream(body) = result.payload {
                 let parts: Vec<Bytes> = body.try_collect().await?;
-                let parts = stream::iter(parts.into_iter().map(Ok)).boxed();
-                result.payload = GetResultPayload::Stream(parts);
+                result.payload = GetResultPayload::Stream(self.delivered(parts.concat(), draw));
             }
             Ok(result)
         })
@@ -321,8 +410,11 @@ impl ObjectStore for StoreView {
             let view = view.clone();
             async move {
                 let key = key?;
-                let delete = async { view.shared.content.delete(&key).await };
-                view.request("delete", &key, false, delete).await?;
+                let delete = async {
+                    view.shared.watch.deleted(key.as_ref());
+                    view.shared.content.delete(&key).await
+                };
+                view.request(Request::new("delete", &key), delete).await?;
                 Ok(key)
             }
         })
@@ -343,48 +435,14 @@ impl ObjectStore for StoreView {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let key = prefix.cloned().unwrap_or_default();
-        let listed = self.shared.content.list_with_delimiter(prefix);
-        self.request("list-delimited", &key, false, listed).await
+        let listed = self.listed_shallow(prefix);
+        let request = Request::new("list-delimited", &key);
+        self.request(request, listed).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.request(
-            "copy",
-            to,
-            false,
-            self.shared.content.copy_opts(from, to, options),
-        )
-        .await
-    }
-}
-
-impl StoreView {
-    fn listed(
-        &self,
-        prefix: Option<Path>,
-        after: Option<Path>,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let view = self.clone();
-        let page = async move {
-            let key = prefix.clone().unwrap_or_default();
-            let what = match &after {
-                Some(after) => format!("list-after {after}"),
-                None => "list".to_string(),
-            };
-            let page = async {
-                let content = &view.shared.content;
-                let all: Vec<ObjectMeta> = content.list(prefix.as_ref()).try_collect().await?;
-                let wanted = all
-                    .into_iter()
-                    .filter(|meta| after.as_ref().is_none_or(|a| meta.location > *a));
-                Ok(wanted.map(Ok).collect::<Vec<_>>())
-            };
-            match view.request(&what, &key, false, page).await {
-                Ok(page) => page,
-                Err(error) => vec![Err(error)],
-            }
-        };
-        stream::once(page).flat_map(stream::iter).boxed()
+        let copied = self.shared.content.copy_opts(from, to, options);
+        self.request(Request::new("copy", to), copied).await
     }
 }
 

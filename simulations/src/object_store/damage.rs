@@ -1,0 +1,113 @@
+//! Damage to coordination objects: what a bad disk, a bad link or a person with a broom does to them.
+//!
+//! Commits, cells and the registry are left alone: what is lost of those is lost.
+
+use super::SimStore;
+use crate::clock;
+use crate::rng::Rng;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, Result};
+use std::time::Duration;
+
+const QUERIES: &str = "_swarm/queries/";
+const NODES: &str = "_swarm/nodes/";
+const BELL: &str = "_swarm/bell";
+
+/// What was done to an object, and when.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    pub at: Duration,
+    pub key: String,
+}
+
+/// Whether an object is one that is damaged here.
+pub fn is_coordination(key: &str) -> bool {
+    key.starts_with(QUERIES) || key.starts_with(NODES) || key == BELL
+}
+
+/// What an object is: objects of one kind can be taken for each other.
+fn kind(key: &str) -> &str {
+    match key.strip_prefix(QUERIES) {
+        Some(rest) => rest.split('/').nth(1).unwrap_or_default(),
+        None if key.starts_with(NODES) => NODES,
+        None => BELL,
+    }
+}
+
+impl SimStore {
+    /// Damages an object in one of five ways.
+    pub async fn damage(&self, key: &Path, rng: &mut Rng) -> Result<()> {
+        let content = &self.0.content;
+        let body = content.get(key).await?.bytes().await?;
+        let how = match rng.below(5) {
+            0 if !body.is_empty() => {
+                let (mut flipped, bit) = (body.to_vec(), rng.below(8 * body.len() as u64));
+                flipped[(bit / 8) as usize] ^= 1 << (bit % 8);
+                content.put(key, Bytes::from(flipped).into()).await?;
+                "flipped"
+            }
+            1 => {
+                let cut = rng.below(body.len() as u64) as usize;
+                content.put(key, body.slice(..cut).into()).await?;
+                "cut"
+            }
+            2 => {
+                content.put(key, Bytes::new().into()).await?;
+                "emptied"
+            }
+            3 => match self.other(key, rng).await? {
+                Some(other) => {
+                    let theirs = content.get(&other).await?.bytes().await?;
+                    content.put(key, theirs.into()).await?;
+                    content.put(&other, body.into()).await?;
+                    self.note_damage(&other, "swapped");
+                    "swapped"
+                }
+                None => return Ok(()),
+            },
+            _ => {
+                content.delete(key).await?;
+                self.0.watch.deleted(key.as_ref());
+                "deleted"
+            }
+        };
+        self.note_damage(key, how);
+        Ok(())
+    }
+
+    /// Damages one of the coordination objects that are there, when there are any.
+    pub async fn damage_any(&self, rng: &mut Rng) -> Result<()> {
+        let keys: Vec<Path> = self.coordination().await?;
+        match rng.pick(&keys).cloned() {
+            Some(key) => self.damage(&key, rng).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn coordination(&self) -> Result<Vec<Path>> {
+        let listed: Vec<ObjectMeta> = self.0.content.list(None).try_collect().await?;
+        let keys = listed.into_iter().map(|meta| meta.location);
+        Ok(keys.filter(|key| is_coordination(key.as_ref())).collect())
+    }
+
+    /// Another object of the same kind.
+    async fn other(&self, key: &Path, rng: &mut Rng) -> Result<Option<Path>> {
+        let mut others = self.coordination().await?;
+        others.retain(|other| other != key && kind(other.as_ref()) == kind(key.as_ref()));
+        Ok(rng.pick(&others).cloned())
+    }
+
+    fn note_damage(&self, key: &Path, how: &str) {
+        self.0.trace.event("world", format_args!("{how} {key}"));
+        self.0.trace.count("objects_damaged", 1);
+        let (at, key) = (clock::now(), key.to_string());
+        self.0.damaged.lock().push(Damage { at, key });
+    }
+
+    /// All that was damaged so far.
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.0.damaged.lock().clone()
+    }
+}
