@@ -5,7 +5,6 @@
 //! commit: then it goes on to its end.
 
 use crate::answer::{Answer, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport};
-use crate::bees::BeesHandle;
 use crate::cache;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
@@ -131,7 +130,7 @@ impl Node {
         let context = Arc::new(Context {
             node_id,
             environment: tree.environment.clone(),
-            bees: BeesHandle::new(tree.bees.clone()),
+            bees: tree.bees.clone(),
             ledger: tree.ledger.clone(),
             planner: PlannerHandle::new(tree.planner.clone()),
             swarm: tree.swarm.clone(),

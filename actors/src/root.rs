@@ -132,7 +132,8 @@ pub(crate) struct Ground<'a> {
 pub(crate) struct Tree {
     root: ActorRef<Message>,
     pub(crate) ledger: LedgerHandle,
-    pub(crate) bees: Address<bees::Message>,
+    /// The only one: it numbers the tasks of the node.
+    pub(crate) bees: BeesHandle,
     pub(crate) planner: Address<planner::Message>,
     pub(crate) swarm: SwarmHandle,
     pub(crate) forager: ForagerHandle,
@@ -180,7 +181,7 @@ impl Tree {
         children.push(Box::new(bees_child));
         children.push(Box::new(planner_child));
         let is_resident = role == Role::Resident;
-        let bees_handle = BeesHandle::new(bees.clone());
+        let bees_handle = BeesHandle::new(bees);
         // A commit or a snapshot is several storage requests, each with its own deadline.
         let ledger = LedgerHandle::new(ledger, settings.storage_deadline() * 4);
         let environment = Environment {
@@ -238,7 +239,7 @@ impl Tree {
                 meadow: meadow.clone(),
                 settings: settings.clone(),
                 catalog: catalog.clone(),
-                bees: bees_handle,
+                bees: bees_handle.clone(),
                 census: census.clone(),
             };
             let (child, _) =
@@ -259,7 +260,7 @@ impl Tree {
         Ok(Self {
             root,
             ledger,
-            bees,
+            bees: bees_handle,
             planner,
             swarm,
             forager,

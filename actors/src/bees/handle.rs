@@ -18,7 +18,8 @@ pub(crate) enum TaskEnd<T> {
     Lost,
 }
 
-/// The callers' handle.
+/// The callers' handle. A node makes one, and the rest are its clones: it numbers the tasks, and two of
+/// one number would be aborted and released for each other.
 #[derive(Clone, Debug)]
 pub(crate) struct BeesHandle {
     address: Address<Message>,
@@ -45,6 +46,11 @@ impl BeesHandle {
             address,
             next_task: Arc::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn instance(&self) -> Option<ractor::ActorRef<Message>> {
+        self.address.instance()
     }
 
     /// The temperature at which the statement was let in.

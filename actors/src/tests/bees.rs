@@ -26,7 +26,7 @@ async fn busy(bees: &BeesHandle) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_crew_holds_its_bees_budgets_together_and_gives_them_back() {
     let (_, tree) = tree(4, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let work = |chamber: Chamber| async move { Ok((chamber.bees, chamber.budget_bytes)) };
     let TaskEnd::Done((members, budget), facts) = bees.run(label("t"), 3, 1, work).await else {
         panic!("it ran");
@@ -41,7 +41,7 @@ async fn a_crew_holds_its_bees_budgets_together_and_gives_them_back() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_task_is_the_tasks_failure_and_the_bee_works_on() {
     let (_, tree) = tree(1, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let work = |_| async { panic!("a codec went wrong") };
     let TaskEnd::<()>::Failed(error, _) = bees.run(label("t"), 1, 1, work).await else {
         panic!("it failed");
@@ -57,7 +57,7 @@ async fn a_panic_in_a_task_is_the_tasks_failure_and_the_bee_works_on() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_task_frees_its_bees_and_its_memory_at_once() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let began = Arc::new(Notify::new());
     let begin = began.clone();
     let held = bees.clone();
@@ -92,7 +92,7 @@ async fn dropping_a_task_frees_its_bees_and_its_memory_at_once() {
 #[tokio::test(start_paused = true)]
 async fn tasks_get_bees_in_the_order_they_came_and_nobody_overtakes_a_large_one() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let order = Arc::new(Mutex::new(Vec::new()));
     let release = Arc::new(Notify::new());
     let mut running = tokio::task::JoinSet::new();
@@ -124,7 +124,7 @@ async fn tasks_get_bees_in_the_order_they_came_and_nobody_overtakes_a_large_one(
 #[tokio::test(start_paused = true)]
 async fn a_killed_bee_loses_its_task_and_is_replaced() {
     let (_, tree) = tree(1, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let supervisor = tree.bees.instance().expect("running");
     let held = bees.clone();
     let task = tokio::spawn(async move {
@@ -148,7 +148,7 @@ async fn a_killed_bee_loses_its_task_and_is_replaced() {
 #[tokio::test(start_paused = true)]
 async fn killed_bees_come_back_with_their_supervisor() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     tree.bees.instance().expect("running").kill();
     settle().await;
     assert!(matches!(
@@ -160,7 +160,7 @@ async fn killed_bees_come_back_with_their_supervisor() {
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_keeps_ending_ends_the_node_and_leaves_nobody() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     for _ in 0..=crate::supervision::RESTARTS_MAX {
         if let Some(instance) = tree.bees.instance() {
             instance.kill();
@@ -176,7 +176,7 @@ async fn an_actor_that_keeps_ending_ends_the_node_and_leaves_nobody() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_node_admits_everything_and_is_cold() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let temperature = bees.admit(NewWork::Query).await.expect("admitted");
     assert!(temperature < 0.3);
     assert!(bees.admit(NewWork::Write(Default::default())).await.is_ok());
@@ -207,7 +207,7 @@ async fn heat(bees: &BeesHandle, tasks: usize) -> tokio::task::JoinSet<()> {
 #[tokio::test(start_paused = true)]
 async fn a_critical_node_refuses_and_recovers_when_its_work_is_gone() {
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let hot = heat(&bees, 6).await;
     let refused = bees.admit(NewWork::Query).await.expect_err("too hot");
     assert!(matches!(refused, Error::Busy { .. }), "{refused}");
@@ -221,7 +221,7 @@ async fn a_critical_node_refuses_and_recovers_when_its_work_is_gone() {
 async fn a_write_on_a_hot_node_waits_until_it_cools() {
     use apiary_engine::settings::Backpressure;
     let (_, tree) = tree(2, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     // 0.4 busy + 0.4 memory + 0.1 queue: hot, not critical.
     let hot = heat(&bees, 4).await;
     assert!(bees.admit(NewWork::Query).await.is_ok(), "queries queue");
@@ -247,7 +247,7 @@ async fn a_write_on_a_hot_node_waits_until_it_cools() {
 #[tokio::test(start_paused = true)]
 async fn the_ladder_gives_a_task_the_whole_crew_after_memory_ran_out() {
     let (_, tree) = tree(4, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let planner = PlannerHandle::new(tree.planner.clone());
     let mut ladder = Ladder::new();
     let mut tries = 0;
@@ -280,7 +280,7 @@ async fn a_task_whose_scratch_is_full_ends_even_when_nothing_in_it_does() {
         ..settings(1)
     };
     let (_, tree) = tree_with(full, Role::Brief).await.expect("a tree");
-    let bees = BeesHandle::new(tree.bees.clone());
+    let bees = tree.bees.clone();
     let waits = |chamber: Chamber| async move {
         let file = chamber.runtime.disk_manager.create_tmp_file("rows")?;
         let refused = file.open_writer()?.write(&[0; 20_000]);

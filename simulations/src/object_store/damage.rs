@@ -3,24 +3,15 @@
 //! Commits, cells and the registry are left alone: what is lost of those is lost.
 
 use super::SimStore;
-use crate::clock;
 use crate::rng::Rng;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, Result};
-use std::time::Duration;
 
 const QUERIES: &str = "_swarm/queries/";
 const NODES: &str = "_swarm/nodes/";
 const BELL: &str = "_swarm/bell";
-
-/// What was done to an object, and when.
-#[derive(Clone, Debug)]
-pub struct Damage {
-    pub at: Duration,
-    pub key: String,
-}
 
 /// Whether an object is one that is damaged here.
 pub fn is_coordination(key: &str) -> bool {
@@ -102,12 +93,5 @@ impl SimStore {
     fn note_damage(&self, key: &Path, how: &str) {
         self.0.trace.event("world", format_args!("{how} {key}"));
         self.0.trace.count("objects_damaged", 1);
-        let (at, key) = (clock::now(), key.to_string());
-        self.0.damaged.lock().push(Damage { at, key });
-    }
-
-    /// All that was damaged so far.
-    pub fn damaged(&self) -> Vec<Damage> {
-        self.0.damaged.lock().clone()
     }
 }

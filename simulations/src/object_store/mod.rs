@@ -45,7 +45,6 @@ struct Shared {
     trace: Trace,
     /// When each key was written last, where the store minds.
     written_at: Mutex<BTreeMap<Path, Duration>>,
-    damaged: Mutex<Vec<damage::Damage>>,
     watch: Watch,
 }
 
@@ -68,7 +67,6 @@ impl SimStore {
             rng: Mutex::new(rng.fork("object store")),
             trace: trace.clone(),
             written_at: Mutex::default(),
-            damaged: Mutex::default(),
             watch: Watch::default(),
         }))
     }

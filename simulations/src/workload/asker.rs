@@ -286,8 +286,12 @@ impl Common {
                 is_stopping || (weather.is_stormy && !is_calm)
             }
             // A node that was away, or could not beat, is taken for dead and its query ended.
-            ErrorKind::Corrupt => !is_calm && names_coordination(error),
-            ErrorKind::Rejected | ErrorKind::Cancelled | ErrorKind::Bug => false,
+            ErrorKind::Corrupt => {
+                let can_be = weather.is_stormy || weather.is_damaging;
+                can_be && !is_calm && names_coordination(error)
+            }
+            ErrorKind::Rejected => is_stopping,
+            ErrorKind::Cancelled | ErrorKind::Bug => false,
         };
         match explained {
             true => Ok(()),
