@@ -37,7 +37,8 @@ pub const ALL: &[Planted] = &[
         NoReadBack,
         "commit-faults",
         "LEDGER-2",
-        "LEDGER-3"
+        "LEDGER-3",
+        "QUERY-1"
     ),
     planted!(
         "refusal-is-ours",
@@ -51,6 +52,7 @@ pub const ALL: &[Planted] = &[
         "no-sync",
         NoSync,
         "power-cuts",
+        "apiary.json is corrupt",
         "LEDGER-1",
         "LEDGER-2",
         "LEDGER-4",

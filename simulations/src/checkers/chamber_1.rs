@@ -5,9 +5,10 @@ use apiary_protocol::query::Output;
 /// Magic and length before the envelope of an output.
 const HEADER_BYTES: usize = 12;
 
-pub fn check(key: &str, body: &[u8]) -> Result<(), String> {
+/// Gives the output, when it is one.
+pub fn check(key: &str, body: &[u8]) -> Result<Option<Output>, String> {
     if !(key.starts_with("_swarm/queries/") && key.contains("/outputs/")) {
-        return Ok(());
+        return Ok(None);
     }
     let unreadable = |reason: String| format!("QUERY-2: {key} is written unreadable: {reason}");
     let (header, rest) = body
@@ -22,6 +23,6 @@ pub fn check(key: &str, body: &[u8]) -> Result<(), String> {
         true => Err(format!(
             "CHAMBER-1: {key} reserved {peak} bytes of a budget of {budget}"
         )),
-        false => Ok(()),
+        false => Ok(Some(output)),
     }
 }

@@ -18,6 +18,11 @@ pub fn is_coordination(key: &str) -> bool {
     key.starts_with(QUERIES) || key.starts_with(NODES) || key == BELL
 }
 
+/// Whether an object is what others go on from: an output, or rows apart from it.
+pub fn is_result(key: &str) -> bool {
+    key.starts_with(QUERIES) && (key.contains("/outputs/") || key.contains("/data/"))
+}
+
 /// What an object is: objects of one kind can be taken for each other.
 fn kind(key: &str) -> &str {
     match key.strip_prefix(QUERIES) {
@@ -28,14 +33,17 @@ fn kind(key: &str) -> &str {
 }
 
 impl SimStore {
-    /// Damages an object in one of five ways.
-    pub async fn damage(&self, key: &Path, rng: &mut Rng) -> Result<()> {
+    /// Damages an object in one of five ways; the rows of an output, which whoever reads its index alone
+    /// does not see, in one.
+    pub async fn damage(&self, key: &Path, rows: bool, rng: &mut Rng) -> Result<()> {
         let content = &self.0.content;
         let body = content.get(key).await?.bytes().await?;
-        let how = match rng.below(5) {
+        let rows = rows && is_result(key.as_ref());
+        let how = match if rows { 0 } else { rng.below(5) } {
             0 if !body.is_empty() => {
-                let (mut flipped, bit) = (body.to_vec(), rng.below(8 * body.len() as u64));
-                flipped[(bit / 8) as usize] ^= 1 << (bit % 8);
+                let from = if rows { body.len() as u64 * 3 / 4 } else { 0 };
+                let (mut flipped, at) = (body.to_vec(), rng.between(from, body.len() as u64 - 1));
+                flipped[at as usize] ^= 1 << rng.below(8);
                 content.put(key, Bytes::from(flipped).into()).await?;
                 "flipped"
             }
@@ -70,9 +78,12 @@ impl SimStore {
 
     /// Damages one of the coordination objects that are there, when there are any.
     pub async fn damage_any(&self, rng: &mut Rng) -> Result<()> {
-        let keys: Vec<Path> = self.coordination().await?;
+        let mut keys: Vec<Path> = self.coordination().await?;
+        if rng.chance(600) && keys.iter().any(|key| is_result(key.as_ref())) {
+            keys.retain(|key| is_result(key.as_ref()));
+        }
         match rng.pick(&keys).cloned() {
-            Some(key) => self.damage(&key, rng).await,
+            Some(key) => self.damage(&key, false, rng).await,
             None => Ok(()),
         }
     }

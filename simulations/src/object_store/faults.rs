@@ -61,6 +61,8 @@ pub struct Faults {
     pub write_pause: Duration,
     /// Coordination objects that are damaged as soon as they are written.
     pub damaged: u64,
+    /// Only the rows of outputs.
+    pub damaged_rows: bool,
 }
 
 /// After so long a client gives a silent connection up.
@@ -89,6 +91,7 @@ impl Faults {
         ignores_create: false,
         write_pause: Duration::ZERO,
         damaged: 0,
+        damaged_rows: false,
     };
 
     /// Far worse than any store one would use; how much worse is drawn.

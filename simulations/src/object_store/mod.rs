@@ -175,7 +175,7 @@ impl StoreView {
         };
         trace.event(&self.node, format_args!("{what} {key} {outcome}"));
         if result.is_ok() && request.kind.is_write() {
-            self.rot(key, faults.damaged).await;
+            self.rot(key, &faults).await;
         }
         tokio::time::sleep(took / 2).await;
         match fate {
@@ -213,8 +213,13 @@ impl StoreView {
     }
 
     /// What was written may be damaged at once.
-    async fn rot(&self, key: &Path, damaged: u64) {
-        if damaged == 0 || !damage::is_coordination(key.as_ref()) {
+    async fn rot(&self, key: &Path, faults: &Faults) {
+        let (damaged, rows) = (faults.damaged, faults.damaged_rows);
+        let can_be = match rows {
+            true => damage::is_result(key.as_ref()),
+            false => damage::is_coordination(key.as_ref()),
+        };
+        if damaged == 0 || !can_be {
             return;
         }
         let mut rng = {
@@ -225,7 +230,9 @@ impl StoreView {
             rng.fork("damage")
         };
         // It may have been deleted by another node meanwhile: then there is nothing to damage.
-        let _ = SimStore(self.shared.clone()).damage(key, &mut rng).await;
+        let _ = SimStore(self.shared.clone())
+            .damage(key, rows, &mut rng)
+            .await;
     }
 }
 
@@ -344,7 +351,8 @@ impl ObjectStore for StoreView {
                 self.count_create(key, &put);
             }
             if put.is_ok() {
-                self.shared.watch.written(key.as_ref(), &written);
+                let trace = &self.shared.trace;
+                self.shared.watch.written(key.as_ref(), &written, trace);
             }
             put
         };

@@ -1,6 +1,8 @@
 //! What a checker sees of every write as it takes effect, whoever believes what about it.
 
 use crate::checkers::{chamber_1, query_2};
+use crate::trace::Trace;
+use apiary_protocol::query::{ErrorClass, Outcome};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -12,11 +14,25 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn written(&self, key: &str, body: &Bytes) {
+    /// Counts what failures are written as outputs.
+    pub fn written(&self, key: &str, body: &Bytes, trace: &Trace) {
         let seen = self.outputs.lock().written(key, body);
-        let checked = seen.and_then(|()| chamber_1::check(key, body));
-        if let Err(violation) = checked {
-            self.violation.lock().get_or_insert(violation);
+        match seen.and_then(|()| chamber_1::check(key, body)) {
+            Ok(Some(output)) => {
+                if let Outcome::Failed(error) = output.outcome {
+                    let is_lost = error.class == ErrorClass::Input;
+                    let what = if is_lost {
+                        "inputs_lost"
+                    } else {
+                        "tasks_failed"
+                    };
+                    trace.count(what, 1);
+                }
+            }
+            Ok(None) => {}
+            Err(violation) => {
+                self.violation.lock().get_or_insert(violation);
+            }
         }
     }
 

@@ -82,9 +82,10 @@ fn prepare(world: &mut World) -> Result<Cast, String> {
     let questions: Vec<&str> = (0..rng.between(4, 8))
         .filter_map(|_| rng.pick(QUESTIONS).copied())
         .collect();
+    let rows_max = if rng.chance(300) { 400 } else { 40 };
     let batches = (0..rng.between(3, 9)).map(|number| Batch {
         number: FACTS_FROM + number,
-        row_count: rng.between(1, 40),
+        row_count: rng.between(1, rows_max),
     });
     let batches = batches.collect();
     let computer = world.computer("maker", Hardware::default());
@@ -114,7 +115,7 @@ fn prepare(world: &mut World) -> Result<Cast, String> {
         .map(|index| Place::new(world, index, &common, &mut rng))
         .collect();
     for index in 0..asker_count {
-        let count = rng.between(3, 10);
+        let count = rng.between(3, 12);
         let asker = Asker::new(index, count, &questions, &common, &model, &world.rng);
         let place = rng.below(node_count) as usize;
         places[place].add_asker(asker);

@@ -148,11 +148,12 @@ impl Nemesis {
     /// Damages what is there, or lets everything be damaged for a while as soon as it is written.
     fn spoil(&mut self, world: &mut World) -> Result<(), String> {
         match self.rng.below(10) {
-            0..6 => super::settled(world.store.damage_any(&mut self.rng))?,
-            6..9 => {
-                let damaged = self.rng.between(5, 200);
+            0..5 => super::settled(world.store.damage_any(&mut self.rng))?,
+            5..9 => {
+                let damaged = self.rng.between(20, 500);
                 world.store.set_faults(Faults {
                     damaged,
+                    damaged_rows: self.rng.chance(600),
                     ..self.profile.faults
                 });
             }
