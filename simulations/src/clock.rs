@@ -213,12 +213,11 @@ mod tests {
         });
         let mut due = runtime.step();
         assert_eq!(now(), start, "a step takes no time");
-        while due < start + IDLE_MAX {
+        while steps.load(Ordering::Relaxed) < 3 {
             assert!(due > now());
             set(due);
             due = runtime.step();
         }
-        assert_eq!(steps.load(Ordering::Relaxed), 3);
         assert!(now() - start >= Duration::from_secs(300));
         assert!(now() - start < Duration::from_secs(301));
     }
