@@ -33,8 +33,6 @@ pub enum Mistake {
     CommitSkipped,
     /// A cached snapshot is used without a look for the next version.
     StaleSnapshot,
-    /// The seal of a commit is not compared.
-    CommitUnchecked,
     /// Parts of cells on local disk are not compared with their checksum.
     CacheUnchecked,
     /// Cells that versions name are taken for orphans.
@@ -63,8 +61,6 @@ pub enum Mistake {
     WallClock,
     /// What others' queries have written is swept while they run.
     LiveQuerySwept,
-    /// A coordinator does not look whether others have ended its query.
-    EndUnseen,
     /// The heartbeat stays when a node stops.
     HeartbeatKept,
     /// An unknown outcome of a commit is told as success.

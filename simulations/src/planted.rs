@@ -111,14 +111,6 @@ pub const ALL: &[Planted] = &[
         "QUERY-1"
     ),
     planted!(
-        "commit-unchecked",
-        CommitUnchecked,
-        "power-cuts",
-        "LEDGER-1",
-        "LEDGER-2",
-        "QUERY-1"
-    ),
-    planted!(
         "cache-unchecked",
         CacheUnchecked,
         "commit-faults",

@@ -51,6 +51,8 @@ pub struct Faults {
     pub slow_body: u64,
     /// Reads and writes together; half of it passes before the effect.
     pub latency: Latency,
+    /// A byte of a cell takes as long as so many: small cells stand for large ones.
+    pub cell_factor: u64,
     /// Lists leave out what was written so lately, of each object as it falls.
     pub list_late: Duration,
     /// Lists come in another order than that of the keys.
@@ -86,6 +88,7 @@ impl Faults {
             tail: 0,
             tail_factor: 1,
         },
+        cell_factor: 1,
         list_late: Duration::ZERO,
         list_unordered: false,
         ignores_create: false,

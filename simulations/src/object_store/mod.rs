@@ -387,9 +387,12 @@ impl ObjectStore for StoreView {
             (None, Ok(meta)) => meta.size,
             (_, Err(_)) => 0,
         };
-        let draw = self
-            .faults()
-            .draw(false, bytes, &mut self.shared.rng.lock());
+        let faults = self.faults();
+        let bytes = match key.as_ref().ends_with(".parquet") {
+            true => bytes * faults.cell_factor,
+            false => bytes,
+        };
+        let draw = faults.draw(false, bytes, &mut self.shared.rng.lock());
         let request = Request {
             bytes,
             draw: Some(draw),

@@ -1,8 +1,8 @@
 //! Queries of three TPC-H shapes by a swarm of so many nodes on a store like S3: how long they take, and
 //! what they ask of the store.
 //!
-//! Work takes no simulated time; the bytes of the scanned cells do. They stand for more than they are:
-//! a byte takes as long as so many would.
+//! Work takes no simulated time; the bytes of the scanned cells do. A cell of about 1.3 kB stands for one
+//! of 64 MB: each of its bytes takes as long as 50,000 would.
 
 use super::{board, failed, requests, s3};
 use crate::clock;
@@ -40,12 +40,11 @@ const QUERY_MAX: Duration = Duration::from_secs(3_600);
 
 pub fn run(world: &mut World) -> Result<(), String> {
     let count = world.parameter("nodes", 1);
-    let cells = world.parameter("cells", 64);
-    let factor = world.parameter("factor", 1_000);
+    let cells = world.parameter("cells", 128);
     let mut faults = s3().faults;
     world.store.set_faults(faults);
     let facts = fill(world, cells)?;
-    faults.latency.per_mib_us *= factor;
+    faults.cell_factor = world.parameter("factor", 50_000);
     world.store.set_faults(faults);
     let mut nodes = Vec::new();
     for index in 0..count {
