@@ -32,7 +32,6 @@ use apiary_engine::sql::Environment;
 use apiary_protocol::format::BUILD;
 use apiary_protocol::heartbeat::ClaimProgress;
 use apiary_protocol::ids::{NodeId, QueryId};
-use apiary_protocol::planted;
 use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
 use attempt::AttemptEnd;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -515,11 +514,6 @@ impl State {
     /// Whether a node was seen to be dead, or was not seen at all.
     fn is_gone(&self, node: NodeId) -> bool {
         let view = self.with.swarm.view();
-        if planted!(WallClock) {
-            let now_ms = self.with.environment.host.clock.unix_ms();
-            let written = view.member(node).and_then(|member| member.written_ms);
-            return written.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) > 240_000);
-        }
         view.member(node)
             .is_none_or(|member| member.state == NodeState::Dead)
     }

@@ -106,14 +106,10 @@ impl CellIdentity {
     /// Where in a part's file the bytes of the cell begin, after checking all of it.
     pub fn open_part(&self, index: u32, file: &[u8]) -> Result<usize, FormatError> {
         let length = file.len();
-        let header_bytes = HEADER_BYTES + self.text.len();
-        if crate::planted!(CacheUnchecked) && length > header_bytes {
-            return Ok(header_bytes);
-        }
         if length as u64 != self.part_file_bytes(index) {
             return Err(FormatError::Torn { length });
         }
-        let (header, bytes) = file.split_at(header_bytes);
+        let (header, bytes) = file.split_at(HEADER_BYTES + self.text.len());
         match header == self.part_header(index, bytes) {
             true => Ok(header.len()),
             false => Err(FormatError::Corrupt(

@@ -33,8 +33,6 @@ pub enum Mistake {
     CommitSkipped,
     /// A cached snapshot is used without a look for the next version.
     StaleSnapshot,
-    /// Parts of cells on local disk are not compared with their checksum.
-    CacheUnchecked,
     /// Cells that versions name are taken for orphans.
     NamedCellSwept,
     /// A frame that is made anew gets the place of the one before.
@@ -57,8 +55,6 @@ pub enum Mistake {
     LostInputKept,
     /// A query that is dropped by its client is not ended.
     CancelLost,
-    /// A node is dead when its beat is old by this node's clock.
-    WallClock,
     /// What others' queries have written is swept while they run.
     LiveQuerySwept,
     /// The heartbeat stays when a node stops.

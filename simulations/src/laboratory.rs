@@ -45,7 +45,7 @@ fn idle(processes: usize) -> io::Result<bool> {
 
 /// Query time and requests by the number of nodes.
 fn scaling(processes: usize) -> io::Result<bool> {
-    let rows = [1, 2, 4, 8, 16, 32, 64, 128, 200].map(|nodes| Row {
+    let rows = [1, 2, 4, 8, 16, 32].map(|nodes| Row {
         name: format!("{nodes} nodes"),
         parameters: vec![("nodes", nodes)],
     });

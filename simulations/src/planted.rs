@@ -111,16 +111,10 @@ pub const ALL: &[Planted] = &[
         "QUERY-1"
     ),
     planted!(
-        "cache-unchecked",
-        CacheUnchecked,
-        "commit-faults",
-        "QUERY-1",
-        "LEDGER-2"
-    ),
-    planted!(
         "named-cell-swept",
         NamedCellSwept,
         "ddl-crash",
+        "the ledger names this cell and it does not exist",
         "LEDGER-4",
         "QUERY-1",
         "LEDGER-2"
@@ -165,7 +159,6 @@ pub const ALL: &[Planted] = &[
         "QUERY-1"
     ),
     planted!("cancel-lost", CancelLost, "swarm", "KEEPER-1"),
-    planted!("wall-clock", WallClock, "swarm", "QUERY-1"),
     planted!("live-query-swept", LiveQuerySwept, "swarm", "QUERY-1"),
     planted!("heartbeat-kept", HeartbeatKept, "smoke", "KEEPER-1"),
     planted!(

@@ -175,9 +175,6 @@ async fn committed(meadow: &Meadow, query: QueryId, wanted: Vec<TaskKey>) -> Res
 /// Whether a coordinator is dead, whatever the swarm's view says: its heartbeat is not there, or does
 /// not change for as long as makes a node dead.
 pub(super) async fn is_dead(meadow: &Meadow, node: NodeId) -> Result<bool> {
-    if planted!(WallClock) {
-        return Ok(true);
-    }
     if planted!(LiveQuerySwept) {
         return Ok(true);
     }

@@ -40,7 +40,9 @@ impl Ledger {
             self.checkpoint(&snapshot).await?;
         }
         let mut candidates = self.old_cells(&listed, now_ms, sweep_age_ms);
-        snapshot.forget_named(&mut candidates);
+        if !apiary_protocol::planted!(NamedCellSwept) {
+            snapshot.forget_named(&mut candidates);
+        }
         let orphans = self.never_named(candidates, &listed, sweep_age_ms).await?;
         for path in &orphans {
             tracing::info!(
