@@ -7,7 +7,20 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 fn started(bench: &Bench, name: &str) -> Node {
-    Node::spawn(bench.command(["start", "--set", "sync=false"]), name)
+    let mut command = bench.command(["start", "--set", "sync=false"]);
+    command.args(["--log", "warn,apiary_actors=info"]);
+    Node::spawn(command, name)
+}
+
+/// A node that has taken part in a query, and listens closely from then on: one that rests hears of
+/// queries every 20 seconds.
+fn awake(bench: &Bench, name: &str) -> Node {
+    let node = started(bench, name);
+    wait_until("it takes part", || {
+        shared(bench, "SELECT k, sum(v) FROM t GROUP BY k").success();
+        node.helped() > 0
+    });
+    node
 }
 
 /// A node whose Keeper is quick.
@@ -243,13 +256,13 @@ fn long_write(bench: &Bench) -> Child {
         .expect("apiary-node starts")
 }
 
-/// Waits until a node has claimed a task of the last stage and cells are there; false when the write
+/// Waits until a node has claimed a task, of which all write, and cells are there; false when the write
 /// ended before.
 fn is_writing(bench: &Bench, node: Option<&Node>, write: &mut Child) -> bool {
     let before = cells(bench, "o").1.len();
     loop {
         let holds = |node: &Node| {
-            let is_claim = |key: &str| key.contains("/claims/002-");
+            let is_claim = |key: &str| key.contains("/claims/");
             left_over(bench).iter().any(|key| {
                 let bytes = is_claim(key).then(|| std::fs::read(bench.meadow().join(key)));
                 bytes.is_some_and(|bytes| bytes.is_ok_and(|bytes| node.is_named_in(&bytes)))
@@ -273,7 +286,7 @@ fn rows_are_written_once_when_a_node_that_writes_some_is_killed() {
     let other = started(&bench, "other");
     let mut killed = false;
     for _ in 0..5 {
-        let victim = started(&bench, "victim");
+        let victim = awake(&bench, "victim");
         let mut write = long_write(&bench);
         killed = is_writing(&bench, Some(&victim), &mut write);
         victim.kill();
@@ -305,7 +318,7 @@ fn a_node_that_stops_or_sleeps_in_the_middle_of_a_write_takes_its_cells_away_its
     for sleeps in [false, true] {
         let mut held = false;
         for _ in 0..5 {
-            let mut victim = started(&bench, "victim");
+            let mut victim = awake(&bench, "victim");
             let mut write = long_write(&bench);
             held = is_writing(&bench, Some(&victim), &mut write);
             victim.signal(if sleeps { "STOP" } else { "TERM" });
