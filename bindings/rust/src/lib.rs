@@ -47,7 +47,7 @@ pub use apiary_actors::{
 };
 pub use apiary_engine::behavior::placement::Distribute;
 pub use apiary_engine::settings::{Backpressure, Codec, Settings};
-pub use apiary_engine::sql::{Session, Statement, parse};
+pub use apiary_engine::sql::{Parameter, Parameters, Session, Statement, bind, parse};
 pub use apiary_engine::store::RequestCounts;
 pub use apiary_engine::{Error, ErrorKind, Result};
 pub use apiary_protocol::names::{FrameName, Name, NameError};

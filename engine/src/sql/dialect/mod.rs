@@ -10,6 +10,7 @@ mod tests;
 mod words;
 
 use super::Statement;
+use super::parameters::numbered;
 use crate::error::{Error, Result};
 use create::create;
 use datafusion::error::DataFusionError;
@@ -67,7 +68,7 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     let tokens = Tokenizer::new(&DIALECT, text)
         .tokenize_with_location()
         .map_err(|error| syntax(ParserError::from(error)))?;
-    tokens
+    numbered(tokens)
         .split(|token| token.token == Token::SemiColon)
         .map(|part| {
             part.iter()
