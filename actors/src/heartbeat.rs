@@ -56,7 +56,8 @@ pub(crate) enum Message {
     Looked {
         result: std::result::Result<Result<Look>, String>,
     },
-    /// Answers with the view after a look that begins now and reads every beat.
+    /// Answers with the view after a look that begins now and reads every beat; while the first beat of
+    /// this node is being written, behind it.
     Refresh {
         reply: Reply<Arc<SwarmView>>,
     },
@@ -259,6 +260,9 @@ impl State {
                 BEAT_IDLE
             }
         };
+        if !self.refresh_next.is_empty() {
+            self.look(myself);
+        }
         if !self.is_active() {
             return self.retire();
         }
@@ -275,6 +279,10 @@ impl State {
     fn look(&mut self, myself: &ActorRef<Message>) {
         let is_asked = !self.refresh_next.is_empty();
         if self.looking.is_some() || self.farewell.is_some() || !(self.is_active() || is_asked) {
+            return;
+        }
+        // Whoever asks may tell others to look for this node.
+        if is_asked && self.sequence == 1 && self.writing.is_some() {
             return;
         }
         self.refreshing.append(&mut self.refresh_next);

@@ -208,7 +208,8 @@ impl Apiary {
 
     /// The other nodes on this storage, each as this one sees it. An [`Apiary`] that stays learns who is
     /// alive by seeing heartbeats change, so whoever it has just met is unknown for up to a minute; one
-    /// that was opened for a single command goes by how old each heartbeat is on the storage's clock.
+    /// that was opened for a single command goes by how old each heartbeat is on the storage's clock. When
+    /// it answers, the first heartbeat of an [`Apiary`] that stays is written, so others can see it.
     pub async fn swarm(&self) -> Result<Vec<SwarmNode>> {
         self.run(self.node().swarm()).await
     }

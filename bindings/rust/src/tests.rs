@@ -1,6 +1,9 @@
 //! The crate as a program uses it, on `memory://` and in temporary directories.
 
-use crate::{Apiary, DropOptions, Error, ErrorKind, ReadOptions};
+use crate::{
+    Apiary, DropOptions, Error, ErrorKind, Parameter, Parameters, QueryOptions, ReadOptions, bind,
+    parse,
+};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use futures::executor::block_on;
@@ -223,6 +226,44 @@ fn what_was_written_is_there_after_a_restart_and_can_be_inspected() {
     assert_eq!(shown["kind"], "commit");
     let error = block_on(Apiary::builder(&uri).inspect("default/none")).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+#[test]
+fn whoever_saw_the_swarm_has_left_a_heartbeat() {
+    for _ in 0..5 {
+        let directory = tempfile::TempDir::new().unwrap();
+        let apiary = Apiary::open_blocking(&directory.path().display().to_string()).unwrap();
+        block_on(async {
+            assert!(apiary.swarm().await.unwrap().is_empty());
+            let beats = std::fs::read_dir(directory.path().join("_swarm/nodes")).unwrap();
+            assert_eq!(beats.count(), 1);
+            apiary.shutdown().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn parameters_reach_queries_and_writes() {
+    let apiary = memory("parameters");
+    block_on(async {
+        let given =
+            Parameters::Positional(vec![Parameter::Integer(7), Parameter::Text("x".into())]);
+        let text = "CREATE TABLE t AS SELECT ? AS n; INSERT INTO t SELECT $1 WHERE $2 = 'x'; \
+                    SELECT n FROM t WHERE n = $1";
+        let mut session = apiary.session();
+        let mut rows = 0;
+        for statement in bind(parse(text).unwrap(), &given).unwrap() {
+            let answer = apiary
+                .execute(statement, &session, QueryOptions::default())
+                .await
+                .unwrap();
+            session = answer.session().clone();
+            let batches = answer.collect().await.unwrap();
+            rows = batches.iter().map(RecordBatch::num_rows).sum();
+        }
+        assert_eq!(rows, 2);
+        apiary.shutdown().await.unwrap();
+    });
 }
 
 #[test]
