@@ -14,8 +14,8 @@ use std::path::Path;
 pub const DEFAULT_STORAGE: &str = "./apiary-data";
 pub const DEFAULT_LOG: &str = "warn";
 const ENVIRONMENT_PREFIX: &str = "APIARY_";
-/// Variables that are no settings: the parser of arguments reads them.
-const OTHER_VARIABLES: [&str; 2] = ["APIARY_CONFIG", "APIARY_HISTORY"];
+/// Variables that are no settings: the parser of arguments reads them, or the Python package does.
+const OTHER_VARIABLES: [&str; 3] = ["APIARY_CONFIG", "APIARY_HISTORY", "APIARY_PROGRESS"];
 
 /// What a key's text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

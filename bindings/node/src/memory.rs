@@ -4,12 +4,10 @@
 //! ever costs idle size. So pages are kept for [`PURGE_DELAY_MS`], and a resting node gives all back.
 //! A node that has little memory keeps nothing: what it has freed is what it lacks.
 
-use mimalloc::MiMalloc;
+// Links the allocator that the functions below belong to; programs make it theirs.
+use mimalloc as _;
 use std::ffi::{c_int, c_long};
 use std::time::Duration;
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long freed pages stay with the process.
 const PURGE_DELAY_MS: c_long = 10_000;

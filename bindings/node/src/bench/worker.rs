@@ -88,8 +88,7 @@ impl Handle {
         core: Option<usize>,
         interrupts: &Interrupts,
     ) -> Result<Self> {
-        let program = std::env::current_exe().map_err(not_started)?;
-        let mut command = Command::new(program);
+        let mut command = crate::program::again().map_err(not_started)?;
         let engine = match engine {
             Engine::Apiary => "apiary",
             Engine::Resident => "resident",
