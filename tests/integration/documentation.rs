@@ -4,9 +4,11 @@
 //! `> `), what follows is what it prints; a line of `…` stands for lines that are left out. `sh`
 //! blocks and indented `cargo` lines are commands that are started with `cargo run`; they are run
 //! with less data or fewer seeds. `toml` blocks are settings files, a `rust` block is an example of the crate.
+//! `python` and `pycon` blocks (what a prompt shows) are one program, which is run where the first of them
+//! stands. An indented `pip` line is the command that the tests of the Python package install it with.
 //! All of one page is run in order, in one fresh directory, with `apiary-node` on the path.
 
-use apiary_tests::{binary, node_binary, repository};
+use apiary_tests::{INSTALL_COMMAND, binary, node_binary, repository, sdk_python};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -24,6 +26,9 @@ enum Step {
     Cargo(String),
     Settings(String),
     Rust(String),
+    Install(String),
+    /// All of the page's Python.
+    Python,
 }
 
 fn steps(page: &str) -> Vec<Step> {
@@ -33,6 +38,9 @@ fn steps(page: &str) -> Vec<Step> {
         let indented = line.strip_prefix("    ");
         if let Some(command) = indented.filter(|text| text.starts_with("cargo ")) {
             steps.push(Step::Cargo(command.to_string()));
+        }
+        if let Some(command) = indented.filter(|text| text.starts_with("pip ")) {
+            steps.push(Step::Install(command.to_string()));
         }
         let Some(language) = line.strip_prefix("```") else {
             continue;
@@ -44,6 +52,8 @@ fn steps(page: &str) -> Vec<Step> {
             "sh" => steps.extend(block.iter().map(|line| Step::Cargo((*line).to_string()))),
             "toml" => steps.push(Step::Settings(text())),
             "rust" => steps.push(Step::Rust(text())),
+            "python" | "pycon" if steps.iter().any(|step| matches!(step, Step::Python)) => {}
+            "python" | "pycon" => steps.push(Step::Python),
             // A picture, or what a stored object looks like: its format has tests of its own.
             "" | "json" => {}
             other => panic!("a block of {other:?}, which nobody runs"),
@@ -129,6 +139,13 @@ fn run_page(path: &Path) -> usize {
                 status.args(["status", "--storage", "memory://", "--config"]);
                 let output = status.arg(&file).output().expect("apiary-node");
                 check(path, text, &output, output.status.success());
+            }
+            Step::Install(text) => assert_eq!(text, INSTALL_COMMAND, "{}", path.display()),
+            Step::Python => {
+                let mut python = command(sdk_python(), directory.path());
+                let script = repository().join("tests/python/sdk/run_page.py");
+                let output = python.arg(script).arg(path).output().expect("Python");
+                check(path, "its Python", &output, output.status.success());
             }
             Step::Rust(text) => {
                 let example = format!("bindings/rust/examples/{README_EXAMPLE}.rs");
@@ -264,6 +281,7 @@ fn crates_depend_on_each_other_only_downwards() {
             vec!["apiary-protocol", "apiary-engine", "apiary-actors"],
         ),
         ("bindings/node", vec!["apiary"]),
+        ("bindings/python", vec!["apiary", "apiary-node"]),
         ("tests", vec!["apiary"]),
         (
             "simulations",

@@ -17,6 +17,7 @@ mod interoperability;
 mod keeper;
 mod loads;
 mod memory;
+mod python_sdk;
 mod s3;
 mod signals;
 mod statements;

@@ -4,6 +4,7 @@
 mod bad_link;
 mod node;
 mod proxy;
+mod sdk;
 mod servers;
 #[path = "../../bindings/node/src/tpch.rs"]
 #[allow(dead_code)] // The program fills tables with it, too.
@@ -12,6 +13,7 @@ mod tpch;
 pub use bad_link::BadLink;
 pub use node::{Node, send_signal};
 pub use proxy::{Logged, Outcome, Proxy};
+pub use sdk::{INSTALL_COMMAND, pyright, sdk_python};
 pub use servers::{BUCKET, Server};
 pub use tpch::query as tpch_query;
 
@@ -45,18 +47,24 @@ pub fn binary(name: &str) -> &'static Path {
     found.unwrap_or_else(|| panic!("cargo builds no {name}"))
 }
 
-fn built() -> BTreeMap<String, PathBuf> {
-    let mut build = Command::new(env!("CARGO"));
-    // What cargo tells a test of its package would tell build scripts that they are outdated.
+/// Takes out of a command's environment what cargo tells a test of its package: it would tell build
+/// scripts that they are outdated.
+fn forget_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR"];
         if text.starts_with("CARGO_") && !kept.contains(&&*text) {
-            build.env_remove(&name);
+            command.env_remove(&name);
         }
     }
-    build.args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
-    build.args(["--tests", "--message-format", "json"]);
+}
+
+fn built() -> BTreeMap<String, PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    forget_package(&mut build);
+    build.args(["build", "--quiet", "--workspace"]);
+    build.args(["--lib", "--bins", "--examples", "--tests"]);
+    build.args(["--message-format", "json"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
@@ -230,16 +238,21 @@ pub fn python() -> &'static Path {
         let environment = artefacts(node_binary()).join("python-clients");
         let python = environment.join("bin/python");
         install_once(&environment, &requirements, || {
-            run(Command::new("python3")
-                .args(["-m", "venv"])
-                .arg(&environment));
-            run(Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet"])
-                .args(["--disable-pip-version-check", "-r"])
-                .arg(&requirements));
+            make_environment(&environment, &requirements);
         });
         python
     })
+}
+
+/// A virtual environment with the packages of a requirements file.
+fn make_environment(environment: &Path, requirements: &Path) {
+    run(Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(environment));
+    run(Command::new(environment.join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(["--disable-pip-version-check", "-r"])
+        .arg(requirements));
 }
 
 /// The directory above that of a profile: what is in it does not go by the profile.
@@ -260,6 +273,21 @@ fn install_once(directory: &Path, wanted: &Path, install: impl FnOnce()) {
         install();
         std::fs::write(&marker, wanted).expect("the marker");
     }
+}
+
+/// A directory beside the build artefacts with the packages of a `package.json`.
+fn npm(name: &str, wanted: &str) -> PathBuf {
+    let wanted = repository().join(wanted);
+    let directory = artefacts(node_binary()).join(name);
+    install_once(&directory, &wanted, || {
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::copy(&wanted, directory.join("package.json")).expect("a copy");
+        run(Command::new("npm")
+            .args(["install", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(["--no-package-lock", "--silent"])
+            .current_dir(&directory));
+    });
+    directory
 }
 
 fn run(command: &mut Command) {

@@ -1,6 +1,6 @@
 //! Storage that is spoken to over a socket: a server per test, on a free loopback port.
 
-use crate::{node_binary, python, repository};
+use crate::{python, repository};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -86,19 +86,7 @@ impl Drop for Server {
 fn azurite() -> &'static Path {
     static AZURITE: OnceLock<PathBuf> = OnceLock::new();
     AZURITE.get_or_init(|| {
-        let wanted = repository().join("tests/azure/package.json");
-        let home = crate::artefacts(node_binary());
-        let directory = home.join("azure-server");
-        crate::install_once(&directory, &wanted, || {
-            std::fs::create_dir_all(&directory).expect("a directory");
-            std::fs::copy(&wanted, directory.join("package.json")).expect("a copy");
-            crate::run(
-                Command::new("npm")
-                    .args(["install", "--ignore-scripts", "--no-audit", "--no-fund"])
-                    .args(["--no-package-lock", "--silent"])
-                    .current_dir(&directory),
-            );
-        });
+        let directory = crate::npm("azure-server", "tests/azure/package.json");
         directory.join("node_modules/.bin/azurite-blob")
     })
 }
