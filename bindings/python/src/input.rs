@@ -6,7 +6,7 @@
 
 use crate::errors;
 use crate::types::plain;
-use crate::wait::{PAUSE, Watch};
+use crate::wait::{Call, PAUSE, Watch};
 use apiary::arrow::array::{RecordBatch, RecordBatchReader};
 use apiary::arrow::compute::cast;
 use apiary::arrow::datatypes::SchemaRef;
@@ -239,7 +239,11 @@ impl Sender {
         watch: &Watch,
         source: &mut Source,
     ) -> PyResult<()> {
+        let _call = Call::begin();
         loop {
+            if watch.cancel.is_cancelled() {
+                return Err(errors::raised(py, Error::Cancelled));
+            }
             let item = match source.next_or_empty(py)? {
                 Some(batch) => Item::Batch(Ok(batch)),
                 None => Item::End,

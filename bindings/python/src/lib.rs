@@ -36,6 +36,8 @@ mod _apiary {
     use crate::node::Node;
     #[pymodule_export]
     use crate::rows::Rows;
+    #[pymodule_export]
+    use crate::wait::wait_for_calls;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

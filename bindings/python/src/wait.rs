@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks for signals: a tenth of a second is what a person takes for at
@@ -14,6 +14,39 @@ use std::time::{Duration, Instant};
 pub const PAUSE: Duration = Duration::from_millis(25);
 /// What takes no longer shows no progress.
 const QUIET: Duration = Duration::from_millis(700);
+
+/// Calls of all threads that wait here, or that Python code which they call back does.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them, while it lives.
+pub struct Call;
+
+impl Call {
+    pub fn begin() -> Self {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits, for so many seconds at most, until no thread is in a call; says whether that is so. For the end of
+/// the interpreter: a thread that asks for the GIL afterwards is ended by Python in the middle of our code.
+#[pyfunction]
+pub fn wait_for_calls(py: Python<'_>, seconds: f64) -> bool {
+    let started = Instant::now();
+    while CALLS.load(Ordering::SeqCst) > 0 {
+        if started.elapsed().as_secs_f64() > seconds {
+            return false;
+        }
+        py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+    }
+    true
+}
 
 /// What is watched while something runs.
 pub struct Watch {
@@ -67,6 +100,7 @@ pub fn outcome<T: Send>(
     watch: &Watch,
     work: impl Future<Output = Result<T, Error>> + Send,
 ) -> PyResult<T> {
+    let _call = Call::begin();
     let mut work: Work<'_, _> = Box::pin(work);
     loop {
         if let Some(outcome) = some(py, apiary, &mut work) {
@@ -88,6 +122,7 @@ pub fn droppable<T: Send>(
     watch: &Watch,
     work: impl Future<Output = T> + Send,
 ) -> PyResult<T> {
+    let _call = Call::begin();
     let mut work: Work<'_, _> = Box::pin(work);
     loop {
         if let Some(outcome) = some(py, apiary, &mut work) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import threading
@@ -28,6 +29,10 @@ _Place = tuple[str, str, str]
 
 _SETPOINT = 0.5
 """The temperature that a node aims at."""
+
+
+_END_SECONDS = 5.0
+"""How long the interpreter's end waits for threads that are in a call."""
 
 
 class Apiary:
@@ -90,9 +95,10 @@ class Apiary:
             with _saying("Failed to start node"):
                 node = _apiary.Node(str(self.storage), settings)
             self._running = node
-            # Also when the object is forgotten, and at the end of the interpreter: before that is gone,
-            # whoever still waits for the node must have come back.
+            # Also when the object is forgotten.
             self._stop = weakref.finalize(self, _stop_at_once, node, self._results)
+            self._stop.atexit = False
+            _started.add(self)
 
     def shutdown(self) -> None:
         """Refuses new work, finishes what runs, stops. A second call does nothing."""
@@ -447,6 +453,19 @@ class Apiary:
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(self._node().status())
         return facts
+
+
+_started: weakref.WeakSet[Apiary] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """At the end of the interpreter: nodes stop, and before it is gone, whoever waits for one is back."""
+    for apiary in list(_started):
+        # Not through its finalizer: those are done with by now.
+        if apiary._running is not None:
+            _stop_at_once(apiary._running, apiary._results)
+    _apiary.wait_for_calls(_END_SECONDS)
 
 
 def _stop_at_once(node: _apiary.Node, results: weakref.WeakSet[Result]) -> None:
