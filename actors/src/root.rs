@@ -334,9 +334,18 @@ impl Tree {
             }
         }
         stop("node", &self.root.get_cell()).await;
-        match self.census.count() {
-            0 => Ok(()),
-            alive => Err(Error::Bug(format!("{alive} actors outlived their node"))),
+        // An actor says that it has stopped a moment before its state is dropped.
+        let ended = async {
+            while self.census.count() > 0 {
+                tokio::time::sleep(QUIET_POLL).await;
+            }
+        };
+        match tokio::time::timeout(QUIET_DEADLINE, ended).await {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                let alive = self.census.count();
+                Err(Error::Bug(format!("{alive} actors outlived their node")))
+            }
         }
     }
 }
