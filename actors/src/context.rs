@@ -186,16 +186,11 @@ pub(crate) fn in_chamber(
     strategy: Strategy,
 ) -> Arc<TaskContext> {
     chamber.divide(strategy);
-    Arc::new(TaskContext::new(
-        context.task_id(),
-        context.session_id(),
+    sql::task_context(
+        context,
         context.session_config().clone(),
-        context.scalar_functions().clone(),
-        context.higher_order_functions().clone(),
-        context.aggregate_functions().clone(),
-        context.window_functions().clone(),
         chamber.runtime.clone(),
-    ))
+    )
 }
 
 fn join_error(error: JoinError) -> Error {

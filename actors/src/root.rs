@@ -335,14 +335,9 @@ impl Tree {
         }
         stop("node", &self.root.get_cell()).await;
         // An actor says that it has stopped a moment before its state is dropped.
-        let ended = async {
-            while self.census.count() > 0 {
-                tokio::time::sleep(QUIET_POLL).await;
-            }
-        };
-        match tokio::time::timeout(QUIET_DEADLINE, ended).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
+        match comes_to_rest(|| self.census.count() > 0).await {
+            true => Ok(()),
+            false => {
                 let alive = self.census.count();
                 Err(Error::Bug(format!("{alive} actors outlived their node")))
             }
@@ -353,12 +348,17 @@ impl Tree {
 /// Waits a while for what the aborted tasks had started: its scratch goes with it, and a process that
 /// ended now would leave it behind.
 async fn is_quiet(context: &Context) -> bool {
-    let ended = async {
-        while context.chambers.are_in_use() {
+    comes_to_rest(|| context.chambers.are_in_use()).await
+}
+
+/// Waits a while; false when something is still busy.
+async fn comes_to_rest(is_busy: impl Fn() -> bool) -> bool {
+    let rest = async {
+        while is_busy() {
             tokio::time::sleep(QUIET_POLL).await;
         }
     };
-    tokio::time::timeout(QUIET_DEADLINE, ended).await.is_ok()
+    tokio::time::timeout(QUIET_DEADLINE, rest).await.is_ok()
 }
 
 async fn stop(name: &str, cell: &ActorCell) {

@@ -167,14 +167,14 @@ async fn lost_input(with: &Arguments, job: &AttemptJob, error: &Error) -> Result
     let lost = task_error(error);
     let reason = &lost.message;
     tracing::warn!(reason, "an output of this query cannot be read");
-    let is_mine = job.plan.coordinator == with.node_id;
+    if job.plan.coordinator == with.node_id {
+        return Ok(AttemptEnd::Failed(lost));
+    }
     // What is over is deleted, outputs before its end.
-    if !is_mine && is_over(&with.environment.meadow, job.plan.query).await? {
+    if is_over(&with.environment.meadow, job.plan.query).await? {
         return Ok(AttemptEnd::Released(Error::Cancelled));
     }
-    if !is_mine {
-        commit_failed(with, job, lost.clone()).await?;
-    }
+    commit_failed(with, job, lost.clone()).await?;
     Ok(AttemptEnd::Failed(lost))
 }
 

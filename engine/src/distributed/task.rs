@@ -26,8 +26,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The functions that a plan may name. A session of its own for every task costs more than many tasks.
 static FUNCTIONS: LazyLock<Arc<TaskContext>> = LazyLock::new(|| {
-    let state = SessionStateBuilder::new().with_default_features().build();
-    state.task_ctx()
+    let state = SessionStateBuilder::new().with_session_id("apiary".into());
+    state.with_default_features().build().task_ctx()
 });
 
 /// One attempt at a task.
@@ -182,17 +182,7 @@ pub fn ready_plan(
 ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
     let config = super::restored(options)?.with_extension(inputs);
     let batch_rows = config.batch_size().min(strategy.batch_rows.max(1));
-    let functions = &*FUNCTIONS;
-    let context = Arc::new(TaskContext::new(
-        None,
-        "apiary".into(),
-        config.with_batch_size(batch_rows),
-        functions.scalar_functions().clone(),
-        functions.higher_order_functions().clone(),
-        functions.aggregate_functions().clone(),
-        functions.window_functions().clone(),
-        runtime,
-    ));
+    let context = sql::task_context(&FUNCTIONS, config.with_batch_size(batch_rows), runtime);
     let mut plan = sql::decode_plan(environment, plan, &context)?;
     if strategy.spilling_joins != SpillingJoins::None {
         plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;

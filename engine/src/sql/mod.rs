@@ -41,7 +41,7 @@ pub use explain::{CacheTotals, ScanTotals, explain_rows, scan_totals, scanned_ce
 pub use insert::plan_insert;
 pub use parameters::{Parameter, Parameters, bind};
 pub(crate) use plan::guarded;
-pub use plan::plan_query;
+pub use plan::{plan_query, task_context};
 pub use scan::{FrameScanExec, ScanIdentity};
 pub use spilling::spill_joins;
 pub use statements::run_catalog_statement;

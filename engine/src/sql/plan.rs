@@ -21,7 +21,8 @@ use datafusion::common::TableReference;
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::memory_pool::MemoryLimit;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -185,6 +186,24 @@ fn session_state(
         .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
         .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
         .build()
+}
+
+/// The functions and names of a context, with other options and memory.
+pub fn task_context(
+    of: &TaskContext,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> Arc<TaskContext> {
+    Arc::new(TaskContext::new(
+        of.task_id(),
+        of.session_id(),
+        config,
+        of.scalar_functions().clone(),
+        of.higher_order_functions().clone(),
+        of.aggregate_functions().clone(),
+        of.window_functions().clone(),
+        runtime,
+    ))
 }
 
 /// DataFusion's rules, behind one that they have to see the work of.
