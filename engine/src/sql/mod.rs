@@ -30,6 +30,7 @@ mod spilling;
 mod statements;
 mod types;
 mod windows;
+mod yielding;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,6 +12,7 @@ use super::nested_loops::NestedLoops;
 use super::semi_joins::SinkSemiJoins;
 use super::spilling::SpillJoins;
 use super::windows::WindowsInPieces;
+use super::yielding::YieldingJoins;
 use super::{Crew, Environment, ForSwarm, PlannedQuery, Session};
 use crate::behavior::abandonment::SpillingJoins;
 use crate::error::{Error, Result};
@@ -178,14 +179,19 @@ fn session_state(
             }))
             .with_physical_optimizer_rule(Arc::new(WindowsInPieces)),
     };
-    if !has_run_out {
-        return state.build();
+    let state = match has_run_out {
+        true => state
+            .with_optimizer_rule(Arc::new(SplitDistincts))
+            .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
+            .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new())),
+        false => state,
+    };
+    match crew.for_swarm {
+        true => state.build(),
+        false => state
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .build(),
     }
-    state
-        .with_optimizer_rule(Arc::new(SplitDistincts))
-        .with_physical_optimizer_rule(Arc::new(SpillJoins(crew.spilling_joins)))
-        .with_physical_optimizer_rule(Arc::new(SanityCheckPlan::new()))
-        .build()
 }
 
 /// The functions and names of a context, with other options and memory.
@@ -214,7 +220,7 @@ fn first_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 }
 
 /// A part of a plan that was cut, with what every other plan gets before it is finished: what keeps its
-/// answer and its memory right.
+/// answer and its memory right, and lets others run.
 pub(crate) fn guarded(
     plan: Arc<dyn ExecutionPlan>,
     options: &ConfigOptions,
@@ -222,7 +228,8 @@ pub(crate) fn guarded(
     let loops = NestedLoops {
         spills_cross_joins: false,
     };
-    WindowsInPieces.optimize(loops.optimize(plan, options)?, options)
+    let plan = WindowsInPieces.optimize(loops.optimize(plan, options)?, options)?;
+    YieldingJoins.optimize(plan, options)
 }
 
 /// The memory of one bee; `None` when nothing bounds it.

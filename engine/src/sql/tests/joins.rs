@@ -153,3 +153,27 @@ async fn partitions_that_spill_at_the_same_time_do_not_wait_for_each_other() {
         assert!(plan.metrics().unwrap().spill_count().unwrap() > 0);
     }
 }
+
+#[tokio::test]
+async fn a_join_that_makes_many_batches_of_one_lets_others_run() {
+    let mut world = World::new().await;
+    world.crew.bees = 1;
+    for query in [
+        "SELECT count(a.value + b.value) FROM generate_series(1, 4000) a, generate_series(1, 8000) b",
+        "SELECT count(*) FROM generate_series(1, 4000) a JOIN generate_series(1, 8000) b \
+            ON a.value < b.value + 10000",
+        "SELECT count(*) FROM generate_series(1, 4000) a JOIN generate_series(1, 8000) b \
+            ON a.value % 1 = b.value % 1",
+    ] {
+        let mut answer = std::pin::pin!(world.try_sql(query));
+        let mut turns = 0;
+        let batches = std::future::poll_fn(|context| {
+            let polled = answer.as_mut().poll(context);
+            turns += 1;
+            polled
+        });
+        assert!(batches.await.is_ok(), "{query}");
+        // 32 million rows in batches of 8,192, 128 of them to a turn.
+        assert!(turns >= 30, "{turns} turns: {query}");
+    }
+}
