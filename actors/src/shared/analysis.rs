@@ -3,7 +3,7 @@
 //!
 //! The outputs and failures are read before the query is ended, because nothing of it is there later.
 
-use super::explained_job;
+use super::explain::explained_job;
 use crate::chamber::Chamber;
 use crate::context::Context;
 use crate::forager::Known;

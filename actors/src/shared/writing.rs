@@ -5,9 +5,9 @@
 //! handed on or deleted, as far as anybody here knows of them; the query is over before anything is
 //! committed, so nobody waits for its ledger.
 
-use super::{
-    Head, Rows, Shared, Unanswered, cut, ended, is_considered, is_not_ended, offer, publish, tried,
-};
+use super::head::{Head, Unanswered, ended, is_not_ended, tried};
+use super::offer::{is_considered, offer};
+use super::{Rows, Shared, cut, publish};
 use crate::chamber::Chamber;
 use crate::commit::Uploaded;
 use crate::context::{Context, Ladder};
