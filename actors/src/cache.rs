@@ -13,9 +13,14 @@
 //! the files never exceed the limit; what a reader holds is not removed to make room.
 
 mod handle;
+mod status;
+mod taken;
 mod writes;
 
 pub(crate) use handle::CacheHandle;
+pub use status::CacheStatus;
+pub(crate) use status::View;
+pub(crate) use taken::{Guard, Taken, TakenPart};
 
 use crate::mailbox::{Alive, Census, Publisher, Reply, address, remind, spawn_report};
 use apiary_engine::behavior::mason::Division;
@@ -23,7 +28,7 @@ use apiary_engine::cache::{PartFiles, PartIndex};
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
 use apiary_engine::store::Meadow;
-use apiary_protocol::cache::{CachedCells, CellDigest, CellIdentity, PartId, PartName, UseOrder};
+use apiary_protocol::cache::{CellDigest, CellIdentity, PartId, PartName, UseOrder};
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
@@ -77,75 +82,6 @@ pub(crate) enum Message {
     Farewell {
         reply: Reply<()>,
     },
-}
-
-/// What a reader was given.
-pub(crate) struct Taken {
-    pub(crate) parts: Vec<TakenPart>,
-    /// Held as long as the reader reads and fetches.
-    pub(crate) guard: Guard,
-}
-
-pub(crate) enum TakenPart {
-    /// On disk, and it stays there.
-    Held,
-    /// Not written yet.
-    Here(Bytes),
-    /// The reader fetches it, and tells.
-    Lead,
-    /// Another reader is fetching it; nothing comes when that one fails.
-    Coming(oneshot::Receiver<Bytes>),
-    /// The reader fetches it for itself alone.
-    Around,
-}
-
-/// Gives back what a reader took, however the reader ends.
-pub(crate) struct Guard {
-    cache: ActorRef<Message>,
-    pins: Vec<PartId>,
-    leads: Vec<PartId>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let (pins, leads) = (
-            std::mem::take(&mut self.pins),
-            std::mem::take(&mut self.leads),
-        );
-        if !pins.is_empty() || !leads.is_empty() {
-            let _ = self.cache.send_message(Message::Release { pins, leads });
-        }
-    }
-}
-
-/// What `Observe` answers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    pub(crate) status: CacheStatus,
-    pub(crate) cells: CachedCells,
-}
-
-/// Facts about the parts of cells on this node's disk. Counts are since the node started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct CacheStatus {
-    pub directory: PathBuf,
-    pub used_bytes: u64,
-    pub limit_bytes: u64,
-    pub parts: usize,
-    /// Parts that were asked for, and those of them that needed no request.
-    pub asked: u64,
-    pub hits: u64,
-    pub hit_bytes: u64,
-    /// Reads, of one part or several, that needed no request.
-    pub requests_saved: u64,
-    pub written: u64,
-    pub evicted: u64,
-    /// Parts that were not kept: the disk was too slow, or all room was in use.
-    pub dropped: u64,
-    /// Parts that were found torn or changed, and fetched again.
-    pub damaged: u64,
-    /// Writes and removals that failed.
-    pub failures: u64,
 }
 
 #[derive(Clone)]

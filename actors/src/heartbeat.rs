@@ -10,21 +10,27 @@
 //! deleted only after the last write has returned, and no beat follows; one look at a time; the view
 //! that is published is never newer than what was seen.
 
+mod handle;
+mod looking;
+
+pub(crate) use handle::SwarmHandle;
+pub(crate) use looking::{Look, read_beat};
+
 use crate::bees::BeesHandle;
 use crate::cache::{CacheHandle, View};
 use crate::chamber::Chambers;
 use crate::forager::ForagerHandle;
-use crate::mailbox::{Address, Alive, Census, Reply, remind, spawn_report};
-use apiary_engine::behavior::membership::{Mark, Observer, SwarmView};
+use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
+use apiary_engine::behavior::membership::{Observer, SwarmView};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
-use apiary_engine::store::{Meadow, tag_of};
+use apiary_engine::store::Meadow;
 use apiary_protocol::format::BUILD;
 use apiary_protocol::heartbeat::{CacheSummary, Heartbeat as Beat, LISTED_COUNT_MAX, Load};
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
 use bytes::Bytes;
-use futures::StreamExt;
+use looking::{Reads, look};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,18 +74,6 @@ pub(crate) enum Message {
     Farewell {
         reply: Reply<Result<()>>,
     },
-}
-
-/// What a look found.
-pub(crate) struct Look {
-    /// All heartbeats, when they were listed.
-    listed: Option<Vec<(NodeId, Mark)>>,
-    /// When these were written, by the store's clock.
-    written: Vec<(NodeId, i64)>,
-    /// Of nodes that were read one by one; `None` when its beat is gone.
-    read: Vec<(NodeId, Option<(Mark, Beat)>)>,
-    /// How long the list took.
-    request: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -377,78 +371,6 @@ impl State {
     }
 }
 
-/// Which beats a look reads.
-enum Reads {
-    /// A list, and every beat that changed.
-    Listed,
-    /// A list, and the beats of nodes that are not among these.
-    New(Vec<NodeId>),
-    /// No list: these.
-    Known(Vec<NodeId>),
-}
-
-async fn look(with: Arguments, reads: Reads) -> Result<Look> {
-    let own = with.node_id;
-    let (mut request, mut written) = (None, Vec::new());
-    let listed = match &reads {
-        Reads::Known(_) => None,
-        _ => {
-            let began_at = with.host.clock.monotonic();
-            let objects = with.meadow.list(keys::NODES_PREFIX, None).await?;
-            request = Some(with.host.clock.monotonic().saturating_sub(began_at));
-            let beats = objects.iter().filter_map(|object| {
-                let node = keys::heartbeat_node(object.location.as_ref())?;
-                (node != own).then_some((node, object))
-            });
-            let mut listed = Vec::new();
-            for (node, object) in beats {
-                listed.push((node, tag_of(object)));
-                written.push((node, object.last_modified.timestamp_millis()));
-            }
-            Some(listed)
-        }
-    };
-    let there = listed.iter().flatten().map(|(node, _)| *node);
-    let wanted: Vec<NodeId> = match reads {
-        Reads::Known(known) => known,
-        Reads::Listed => there.collect(),
-        Reads::New(known) => there.filter(|node| !known.contains(node)).collect(),
-    };
-    let meadow = &with.meadow;
-    let read = futures::stream::iter(wanted)
-        .map(|node| async move { (node, read_beat(meadow, node).await) })
-        .buffered(READS_AT_ONCE)
-        .filter_map(|(node, beat)| async move {
-            match beat {
-                Ok(beat) => Some((node, beat)),
-                Err(error) => {
-                    tracing::warn!(%error, "a heartbeat cannot be read");
-                    None
-                }
-            }
-        })
-        .collect()
-        .await;
-    Ok(Look {
-        listed,
-        written,
-        read,
-        request,
-    })
-}
-
-pub(crate) async fn read_beat(meadow: &Meadow, node: NodeId) -> Result<Option<(Mark, Beat)>> {
-    let key = keys::heartbeat(node);
-    let Some((bytes, tag)) = meadow.get_tagged(&key).await? else {
-        return Ok(None);
-    };
-    let beat = Beat::from_bytes(&bytes).map_err(|error| Error::corrupt(&key, error))?;
-    if beat.node != node {
-        return Err(Error::corrupt(&key, format!("it is of node {}", beat.node)));
-    }
-    Ok(Some((tag, beat)))
-}
-
 /// What lies on this node's disk. A cache that does not answer delays no beat.
 async fn cached(with: &Arguments) -> CacheSummary {
     let Some(cache) = &with.cache else {
@@ -507,43 +429,4 @@ async fn write(with: Arguments, sequence: u64, is_busy: bool) -> Result<Duration
         .put(&keys::heartbeat(with.node_id), Bytes::from(body))
         .await?;
     Ok(next)
-}
-
-/// The swarm for whoever asks.
-#[derive(Clone, Debug)]
-pub(crate) struct SwarmHandle {
-    address: Address<Message>,
-    view: watch::Receiver<Arc<SwarmView>>,
-}
-
-impl SwarmHandle {
-    pub(crate) fn new(address: Address<Message>, view: watch::Receiver<Arc<SwarmView>>) -> Self {
-        Self { address, view }
-    }
-
-    /// As it was seen last.
-    pub(crate) fn view(&self) -> Arc<SwarmView> {
-        self.view.borrow().clone()
-    }
-
-    /// As it is now: every beat is read.
-    pub(crate) async fn refresh(&self) -> Result<Arc<SwarmView>> {
-        let refreshed = self
-            .address
-            .call(CONTROL_DEADLINE, |reply| Message::Refresh { reply })
-            .await;
-        refreshed.map_err(|error| error.into_error(self.address.name()))
-    }
-
-    pub(crate) fn set_busy(&self, busy: bool) {
-        self.address.tell(Message::Busy { busy });
-    }
-
-    pub(crate) async fn farewell(&self, deadline: Duration) -> Result<()> {
-        let said = self
-            .address
-            .call(deadline, |reply| Message::Farewell { reply })
-            .await;
-        said.map_err(|error| error.into_error(self.address.name()))?
-    }
 }

@@ -4,7 +4,9 @@
 //! use any executor. Dropping a door's future takes the statement back, unless it has begun to
 //! commit: then it goes on to its end.
 
-use crate::answer::{Answer, NodeStatus, Progress, QueryOptions, WriteOptions, WriteReport};
+mod statements;
+
+use crate::answer::{NodeStatus, WriteOptions, WriteReport};
 use crate::cache;
 use crate::chamber::Chambers;
 use crate::commit::Committing;
@@ -12,25 +14,22 @@ use crate::context::Context;
 use crate::mailbox::{Reply, stopped};
 use crate::planner::PlannerHandle;
 use crate::query::Job;
-use crate::read::{self, ReadJob};
-use crate::results::{Reader, ResultsBudget};
+use crate::results::ResultsBudget;
 use crate::root::{Ground, Tree};
 use crate::swarm::{self, SwarmNode};
 use crate::traced::actor_span;
-use crate::write::{self, CreateJob, QuerySource, Source, WriteJob};
+use crate::write::{self, Source, WriteJob};
 use apiary_engine::behavior::{leafcutter, mason};
 use apiary_engine::catalog::{Catalog, RegistryView};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::Settings;
-use apiary_engine::sql::{self, Environment, Session, Statement};
+use apiary_engine::sql::Environment;
 use apiary_engine::store::{Meadow, StoreTime};
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::names::FrameName;
-use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -195,125 +194,6 @@ impl Node {
         .await
     }
 
-    /// Runs one statement. Queries return as soon as they are admitted and planned; rows follow.
-    pub async fn execute(
-        &self,
-        statement: Statement,
-        session: &Session,
-        options: QueryOptions,
-    ) -> Result<Answer> {
-        let deadline = options
-            .deadline
-            .unwrap_or_else(|| self.environment().settings.query_deadline());
-        let progress = options.progress;
-        let cancel = options.cancel.unwrap_or_default();
-        let (session, label) = (session.clone(), self.label());
-        match statement {
-            Statement::Query(statement) => {
-                let job = ReadJob {
-                    session: session.clone(),
-                    statement,
-                    label,
-                    deadline,
-                    progress: progress.clone(),
-                };
-                self.execute_query(job, session, progress, cancel).await
-            }
-            Statement::Insert {
-                frame,
-                columns,
-                source,
-                overwrite,
-            } => {
-                let frame = session.resolve(&frame)?;
-                let options = WriteOptions {
-                    overwrite,
-                    cancel: Some(cancel),
-                    ..Default::default()
-                };
-                let write = WriteJob {
-                    frame,
-                    options,
-                    label,
-                    deadline,
-                    progress,
-                };
-                let source = QuerySource {
-                    session: session.clone(),
-                    statement: source,
-                    columns,
-                };
-                let report = self.execute_write(write, Source::Query(source)).await?;
-                Ok(Answer::without_rows(session, Some(report)))
-            }
-            Statement::CreateFrameAs {
-                frame,
-                query,
-                partition_by,
-                if_not_exists,
-            } => {
-                let frame = session.resolve(&frame)?;
-                let write = WriteJob {
-                    frame,
-                    options: WriteOptions::default(),
-                    label,
-                    deadline,
-                    progress,
-                };
-                let source = QuerySource {
-                    session: session.clone(),
-                    statement: query,
-                    columns: Vec::new(),
-                };
-                let job = CreateJob {
-                    source,
-                    partition_by,
-                    if_not_exists,
-                    write,
-                };
-                let context = self.inner.context.clone();
-                let report = self
-                    .supervised("CREATE TABLE AS", cancel, |committing| async move {
-                        write::create_as(&context, job, committing).await
-                    })
-                    .await?;
-                Ok(Answer::without_rows(session, report))
-            }
-            other => self.execute_catalog(other, session, deadline, cancel).await,
-        }
-    }
-
-    async fn execute_query(
-        &self,
-        job: ReadJob,
-        session: Session,
-        progress: Arc<Progress>,
-        asked: CancellationToken,
-    ) -> Result<Answer> {
-        let context = self.inner.context.clone();
-        let label = job.label.clone();
-        let client = self
-            .launch(label, Committing::default(), |reply| {
-                read::drive(context, job, reply)
-            })
-            .await?;
-        let answer = tokio::select! {
-            biased;
-            answer = client.answer => answer,
-            () = asked.cancelled() => return Err(Error::Cancelled),
-        };
-        let (schema, reader): (SchemaRef, Reader) = answer.map_err(|_| lost())??;
-        let batches = reader.into_stream(self.inner.host.runtimes.query.clone(), client.guard);
-        Ok(Answer {
-            schema,
-            batches,
-            has_rows: true,
-            session,
-            write: None,
-            progress,
-        })
-    }
-
     async fn execute_write(&self, job: WriteJob, source: Source) -> Result<WriteReport> {
         let context = self.inner.context.clone();
         let what = format!("the write to {}", job.frame);
@@ -322,43 +202,6 @@ impl Node {
             write::write(&context, job, source, committing).await
         })
         .await
-    }
-
-    /// Statements about names: run beside the bees, because they only read and write small objects.
-    async fn execute_catalog(
-        &self,
-        statement: Statement,
-        session: Session,
-        deadline: Duration,
-        cancel: CancellationToken,
-    ) -> Result<Answer> {
-        let environment = self.environment().clone();
-        let (session, rows) = self
-            .supervised("the statement", cancel, |committing| async move {
-                let changes = statement.changes_names();
-                if changes {
-                    // It may write the registry at any step.
-                    committing.begin();
-                }
-                let run = sql::run_catalog_statement(&environment, &session, &statement);
-                let ended = tokio::time::timeout(deadline, run).await;
-                ended.unwrap_or_else(|_| Err(too_late(deadline, changes)))
-            })
-            .await?;
-        let Some(batch) = rows else {
-            return Ok(Answer::without_rows(session, None));
-        };
-        let schema = batch.schema();
-        let batches = futures::stream::once(async move { Ok(batch) }).boxed();
-        let progress = Arc::default();
-        Ok(Answer {
-            schema,
-            batches,
-            has_rows: true,
-            session,
-            write: None,
-            progress,
-        })
     }
 
     /// Writes a stream into a frame: append or overwrite, one commit.
@@ -572,17 +415,6 @@ impl Node {
                 .iter()
                 .for_each(ractor::ActorCell::kill);
         }
-    }
-}
-
-/// A statement about names that took too long: what it may have changed, it may have changed.
-fn too_late(deadline: Duration, changes: bool) -> Error {
-    if !changes {
-        return Error::Deadline(deadline);
-    }
-    Error::OutcomeUnknown {
-        what: "the statement".into(),
-        reason: format!("the deadline of {} ms passed", deadline.as_millis()),
     }
 }
 

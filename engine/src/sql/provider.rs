@@ -4,12 +4,12 @@ use super::Caches;
 use super::ForSwarm;
 use super::pieces::partition_cells;
 use super::pruning::CellIndex;
-use super::scan::{FrameScanExec, ScanIdentity, table_schema, template};
+use super::scan::{FrameScanExec, ScanIdentity, template};
 use crate::catalog::FrameEntry;
 use crate::error::Result;
 use crate::ledger::Snapshot;
 use crate::store::Meadow;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DFSchema;
@@ -209,4 +209,29 @@ impl TableProvider for FrameProvider {
     ) -> datafusion::common::Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
+}
+
+/// The schema that cells have for DataFusion: file columns first, partition columns behind them.
+fn table_schema(schema: &crate::schema::FrameSchema) -> TableSchema {
+    let is_partition = |field: &FieldRef| {
+        schema
+            .partition_columns
+            .iter()
+            .any(|name| name == field.name())
+    };
+    let fields = schema.logical.fields();
+    let file: Vec<FieldRef> = fields
+        .iter()
+        .filter(|field| !is_partition(field))
+        .cloned()
+        .collect();
+    let partition = schema
+        .partition_columns
+        .iter()
+        .filter_map(|name| fields.iter().find(|field| field.name() == name).cloned())
+        .collect::<Vec<FieldRef>>();
+    let file: SchemaRef = Arc::new(arrow::datatypes::Schema::new(file));
+    TableSchema::builder(file)
+        .with_table_partition_cols(partition)
+        .build()
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::store::Meadow;
 use apiary_protocol::ids::MeadowId;
 use bytes::Bytes;
+use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
@@ -376,4 +377,33 @@ impl AsyncFileReader for CellReader {
         .map_err(external)
         .boxed()
     }
+}
+
+/// An error out of a cell's bytes becomes one that names the cells it can come from; errors that
+/// already say what they are pass.
+pub(super) fn name_cells(
+    error: DataFusionError,
+    readers: &CellReaders,
+    partition: usize,
+    frame: &str,
+) -> DataFusionError {
+    let is_decoding = match error.find_root() {
+        DataFusionError::ParquetError(error) => {
+            !matches!(**error, parquet::errors::ParquetError::External(_))
+        }
+        DataFusionError::ArrowError(error, _) => matches!(
+            **error,
+            arrow::error::ArrowError::ParquetError(_)
+                | arrow::error::ArrowError::InvalidArgumentError(_)
+        ),
+        _ => false,
+    };
+    if !is_decoding {
+        return error;
+    }
+    let mut keys = readers.keys_of(partition).join(" or ");
+    if keys.is_empty() {
+        keys = format!("a cell of frame {frame}");
+    }
+    Error::corrupt(keys, error.strip_backtrace()).into()
 }

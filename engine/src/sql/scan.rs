@@ -8,22 +8,24 @@
 //! It never reads a cell that pruning left out, never splits rows of one row group, and never
 //! returns fewer rows than the snapshot has: a missing, resized or unreadable cell is an error.
 
+mod display;
+
 use super::bounds::{partition_array, partition_text};
 use super::deletions::{Deletions, LiveRows, LiveSource};
 use super::pieces::{Piece, partition_cells};
-use super::reader::CellReaders;
+use super::reader::{CellReaders, name_cells};
 use super::{Caches, MEADOW_URL};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Cell};
 use crate::store::Meadow;
 use apiary_protocol::cache::CellIdentity;
 use apiary_protocol::keys;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::FieldRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, ScalarValue, Statistics};
+use datafusion::common::{ScalarValue, Statistics};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource,
@@ -44,13 +46,12 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -113,7 +114,7 @@ pub(super) fn template(
 }
 
 /// The one synthetic store under which every meadow is known to DataFusion.
-pub(super) fn meadow_url() -> Result<ObjectStoreUrl> {
+fn meadow_url() -> Result<ObjectStoreUrl> {
     Ok(ObjectStoreUrl::parse(MEADOW_URL)?)
 }
 
@@ -348,7 +349,7 @@ fn cell_key(location: &str, path: &str) -> Result<Path> {
     Path::parse(key).map_err(|error| Error::corrupt(location, error))
 }
 
-pub(super) fn modified_at(cell: &Cell) -> DateTime<Utc> {
+fn modified_at(cell: &Cell) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(cell.modification_time).unwrap_or_default()
 }
 
@@ -364,96 +365,6 @@ fn properties(template: &Arc<dyn ExecutionPlan>, partition_count: usize) -> Arc<
         )
         .with_scheduling_type(SchedulingType::Cooperative),
     )
-}
-
-/// An error out of a cell's bytes becomes one that names the cells it can come from; errors that
-/// already say what they are pass.
-fn name_cells(
-    error: DataFusionError,
-    readers: &CellReaders,
-    partition: usize,
-    frame: &str,
-) -> DataFusionError {
-    let is_decoding = match error.find_root() {
-        DataFusionError::ParquetError(error) => {
-            !matches!(**error, parquet::errors::ParquetError::External(_))
-        }
-        DataFusionError::ArrowError(error, _) => matches!(
-            **error,
-            arrow::error::ArrowError::ParquetError(_)
-                | arrow::error::ArrowError::InvalidArgumentError(_)
-        ),
-        _ => false,
-    };
-    if !is_decoding {
-        return error;
-    }
-    let mut keys = readers.keys_of(partition).join(" or ");
-    if keys.is_empty() {
-        keys = format!("a cell of frame {frame}");
-    }
-    Error::corrupt(keys, error.strip_backtrace()).into()
-}
-
-impl DisplayAs for FrameScanExec {
-    fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let identity = &self.identity;
-        let pruned = match (identity.pruned_by_partition, identity.pruned_by_statistics) {
-            (0, 0) => String::new(),
-            (partition, 0) => format!(" ({partition} pruned by partition)"),
-            (0, statistics) => format!(" ({statistics} pruned by statistics)"),
-            (partition, statistics) => {
-                format!(" ({partition} pruned by partition, {statistics} by statistics)")
-            }
-        };
-        let deletions = self
-            .cells
-            .iter()
-            .filter(|cell| cell.deletion_vector().is_some())
-            .count();
-        match kind {
-            DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                write!(
-                    f,
-                    "FrameScanExec: frame={}, version={}, cells={} of {}{pruned}, bytes={} of {}",
-                    identity.frame,
-                    identity.version,
-                    self.cells.len(),
-                    identity.cells_total,
-                    self.kept_bytes(),
-                    identity.bytes_total,
-                )?;
-                if deletions > 0 {
-                    write!(f, ", cells_with_deletions={deletions}")?;
-                }
-                write!(f, ", partitions={}", self.partitions.len())?;
-                let Ok((config, _)) = self.table() else {
-                    return Err(fmt::Error);
-                };
-                if let Some(projection) = config.file_source().projection() {
-                    let columns: Vec<_> = projection
-                        .iter()
-                        .map(|column| column.alias.clone())
-                        .collect();
-                    write!(f, ", projection=[{}]", columns.join(", "))?;
-                }
-                if let Some(limit) = config.limit {
-                    write!(f, ", limit={limit}")?;
-                }
-                config.file_source().fmt_extra(kind, f)
-            }
-            DisplayFormatType::TreeRender => {
-                writeln!(f, "frame={}", identity.frame)?;
-                writeln!(f, "version={}", identity.version)?;
-                writeln!(
-                    f,
-                    "cells={} of {}{pruned}",
-                    self.cells.len(),
-                    identity.cells_total
-                )
-            }
-        }
-    }
 }
 
 #[async_trait]
@@ -600,29 +511,4 @@ impl ExecutionPlan for FrameScanExec {
     ) -> DfResult<Option<datafusion_proto::protobuf::PhysicalPlanNode>> {
         super::codec::encode_scan(self, context).map(Some)
     }
-}
-
-/// The schema that cells have for DataFusion: file columns first, partition columns behind them.
-pub(super) fn table_schema(schema: &crate::schema::FrameSchema) -> TableSchema {
-    let is_partition = |field: &FieldRef| {
-        schema
-            .partition_columns
-            .iter()
-            .any(|name| name == field.name())
-    };
-    let fields = schema.logical.fields();
-    let file: Vec<FieldRef> = fields
-        .iter()
-        .filter(|field| !is_partition(field))
-        .cloned()
-        .collect();
-    let partition = schema
-        .partition_columns
-        .iter()
-        .filter_map(|name| fields.iter().find(|field| field.name() == name).cloned())
-        .collect::<Vec<FieldRef>>();
-    let file: SchemaRef = Arc::new(arrow::datatypes::Schema::new(file));
-    TableSchema::builder(file)
-        .with_table_partition_cols(partition)
-        .build()
 }
