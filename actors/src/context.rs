@@ -19,7 +19,7 @@ use apiary_engine::behavior::abandonment::{
 use apiary_engine::behavior::mason::plan_crew;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::schema::FrameSchema;
-use apiary_engine::sql::{self, Crew, Environment, PlannedQuery, Session};
+use apiary_engine::sql::{self, Crew, Environment, Frames, PlannedQuery, Session};
 use apiary_engine::store::StoreTime;
 use apiary_protocol::ids::NodeId;
 use datafusion::execution::TaskContext;
@@ -69,27 +69,29 @@ impl Context {
             statement.clone(),
             self.planning_crew(strategy),
         );
-        self.planning(
-            async move { sql::plan_query(&environment, &session, &statement, &crew).await },
-        )
+        self.planning(async move {
+            sql::plan_query(&environment, &session, &statement, &crew, None).await
+        })
         .await
     }
 
-    /// Plans a query that is going to be cut into tasks. See [`Context::planning`].
+    /// Plans a query that is going to be cut into tasks, over the frames of its plan for this node. See
+    /// [`Context::planning`].
     pub(crate) async fn plan_shared(
         &self,
         session: &Session,
         statement: &SqlStatement,
+        frames: &Frames,
     ) -> Result<PlannedQuery> {
         let environment = self.environment.clone();
-        let (session, statement) = (session.clone(), statement.clone());
+        let (session, statement, frames) = (session.clone(), statement.clone(), frames.clone());
         let crew = Crew {
             for_swarm: true,
             ..self.planning_crew(Strategy::FIRST)
         };
-        self.planning(
-            async move { sql::plan_query(&environment, &session, &statement, &crew).await },
-        )
+        self.planning(async move {
+            sql::plan_query(&environment, &session, &statement, &crew, Some(&frames)).await
+        })
         .await
     }
 
@@ -100,21 +102,22 @@ impl Context {
         schema: Arc<FrameSchema>,
         strategy: Strategy,
     ) -> Result<PlannedQuery> {
-        self.plan_insert_for(source, schema, self.planning_crew(strategy))
+        self.plan_insert_for(source, schema, self.planning_crew(strategy), None)
             .await
     }
 
-    /// The same for rows that are going to be cut into tasks.
+    /// The same for rows that are going to be cut into tasks, over the frames of the other plan, if any.
     pub(crate) async fn plan_shared_insert(
         &self,
         source: &QuerySource,
         schema: Arc<FrameSchema>,
+        frames: Option<Frames>,
     ) -> Result<PlannedQuery> {
         let crew = Crew {
             for_swarm: true,
             ..self.planning_crew(Strategy::FIRST)
         };
-        self.plan_insert_for(source, schema, crew).await
+        self.plan_insert_for(source, schema, crew, frames).await
     }
 
     async fn plan_insert_for(
@@ -122,6 +125,7 @@ impl Context {
         source: &QuerySource,
         schema: Arc<FrameSchema>,
         crew: Crew,
+        frames: Option<Frames>,
     ) -> Result<PlannedQuery> {
         let environment = self.environment.clone();
         let source = source.clone();
@@ -131,7 +135,17 @@ impl Context {
                 statement,
                 columns,
             } = source;
-            sql::plan_insert(&environment, &session, &schema, &columns, &statement, &crew).await
+            let frames = frames.as_ref();
+            sql::plan_insert(
+                &environment,
+                &session,
+                &schema,
+                &columns,
+                &statement,
+                &crew,
+                frames,
+            )
+            .await
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Tasks of distributed queries: this node's own queries, and open tasks of others for idle bees.
 //!
-//! Parent: Node. Messages: `Coordinate` and `Finish` a query of this node, from its driver; `Poll`,
+//! Parent: Node. Messages: `Ring`, `Coordinate` and `Finish`, of a query of this node, from its driver; `Poll`,
 //! `Round` from timers; `Polled`, `Planned`, `Rounded`, `Attempted`, `Cleaned` from its own work;
 //! `Claims` from the Heartbeat; `Drain` at the node's stop; `Observe`. Reads the bell, plans, outputs
 //! and ends under `_swarm/queries/`; writes claims, outputs, failures and ends, and deletes what is
@@ -32,7 +32,7 @@ use apiary_engine::sql::Environment;
 use apiary_protocol::format::BUILD;
 use apiary_protocol::heartbeat::ClaimProgress;
 use apiary_protocol::ids::{NodeId, QueryId};
-use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
+use apiary_protocol::query::{BELL_QUERIES_MAX, EndReason, QueryPlan, TaskKey};
 use attempt::AttemptEnd;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use requests::{Polled, Round};
@@ -53,6 +53,8 @@ const POLL_COLD: Duration = Duration::from_secs(20);
 /// Queries are listed behind the bell, which may be lost.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_COLD: Duration = Duration::from_secs(60);
+/// How old what the bell named may be for whoever rings it: about as old as a read before the write.
+const BELL_FRESH: Duration = Duration::from_millis(250);
 /// How long after its bell a plan may come.
 const PLAN_LATE: Duration = Duration::from_secs(5);
 /// How long a query may be without a living coordinator before it is ended.
@@ -69,6 +71,10 @@ pub(crate) enum Message {
         plan: Arc<QueryPlan>,
         head: Vec<u32>,
         reply: Reply<Result<Known>>,
+    },
+    /// A query of this node is about to be there.
+    Ring {
+        query: QueryId,
     },
     /// It is over for its coordinator.
     Finish {
@@ -151,8 +157,11 @@ pub(crate) struct State {
     active_at: Option<Duration>,
     listed_at: Option<Duration>,
     bell: Option<String>,
-    /// Queries that the bell named before.
-    rung: BTreeSet<QueryId>,
+    /// Queries that the bell named before, in its order.
+    rung: Vec<QueryId>,
+    /// When the bell was read last, so that it named these.
+    heard_at: Option<Duration>,
+    polled_at: Duration,
     poll: Option<AbortOnDropHandle<()>>,
     draining: Option<Vec<Reply<()>>>,
     /// Bees that had nothing to do at the last look.
@@ -216,7 +225,9 @@ impl Actor for Forager {
             active_at: None,
             listed_at: None,
             bell: None,
-            rung: BTreeSet::new(),
+            rung: Vec::new(),
+            heard_at: None,
+            polled_at: Duration::ZERO,
             poll: None,
             draining: None,
             idle_bees: 0,
@@ -240,6 +251,7 @@ impl Actor for Forager {
             Message::Coordinate { plan, head, reply } => {
                 state.coordinate(&myself, plan, head, reply);
             }
+            Message::Ring { query } => state.ring(query),
             Message::Finish { query, ending } => state.finish(&myself, query, ending),
             Message::Poll => {
                 state.was_busy = None;
@@ -335,6 +347,7 @@ impl State {
             return;
         }
         let now = self.now();
+        self.polled_at = now;
         let age = match self.quiet() {
             Some(_) => LIST_WARM,
             None => LIST_COLD,
@@ -376,8 +389,9 @@ impl State {
                     .copied()
                     .collect();
                 if is_rung {
-                    self.rung = rung.into_iter().collect();
+                    self.rung = rung;
                 }
+                self.heard_at = Some(self.polled_at);
                 let awaited = self.awaited();
                 for query in new {
                     self.found(myself, query, true);
@@ -391,6 +405,21 @@ impl State {
         }
         let pause = self.poll_pause();
         self.poll_after(myself, pause);
+    }
+
+    /// Tells the others of a query of this node.
+    fn ring(&mut self, query: QueryId) {
+        let now = self.now();
+        let is_fresh = |at: Duration| now.saturating_sub(at) < BELL_FRESH;
+        let named = self.heard_at.is_some_and(is_fresh);
+        let named = named.then(|| self.rung.clone());
+        if self.rung.len() == BELL_QUERIES_MAX {
+            self.rung.remove(0);
+        }
+        self.rung.push(query);
+        let ring = requests::ring(self.with.environment.clone(), query, named);
+        // It has no result that this actor acts on.
+        drop(self.with.environment.host.runtimes.control.spawn(ring));
     }
 
     /// Queries whose bell came before their plan.
@@ -480,7 +509,7 @@ impl State {
             }
             Ok(Ok(Some(plan))) if plan.build == BUILD => {
                 self.active_at = Some(now);
-                let tracked = Tracked::new(now, self.with.node_id, Arc::new(plan), None);
+                let tracked = self.track(Arc::new(plan), None);
                 self.queries.insert(query, tracked);
                 self.advance(myself, query);
             }
@@ -530,11 +559,20 @@ impl State {
         if self.draining.is_some() {
             return;
         }
-        let (now, query) = (self.now(), plan.query);
-        self.active_at = Some(now);
-        let tracked = Tracked::new(now, self.with.node_id, plan, Some((head, reply)));
+        let query = plan.query;
+        self.active_at = Some(self.now());
+        let tracked = self.track(plan, Some((head, reply)));
         self.queries.insert(query, tracked);
         self.advance(myself, query);
+    }
+
+    fn track(
+        &self,
+        plan: Arc<QueryPlan>,
+        driver: Option<(Vec<u32>, Reply<Result<Known>>)>,
+    ) -> Tracked {
+        let memory_bytes = self.with.chambers.division().memory_bytes;
+        Tracked::new(self.now(), self.with.node_id, memory_bytes, plan, driver)
     }
 
     /// Starts what can be started, tells the driver, and plans the next round of requests.
@@ -586,7 +624,7 @@ impl State {
             return;
         };
         let plan = tracked.plan_round(now, &swarm);
-        let work = requests::round(meadow, self.with.bees.clone(), query, plan);
+        let work = requests::round(meadow, self.with.bees.clone(), query, plan, swarm.request);
         let work = spawn_report(
             &self.with.environment.host.runtimes.control,
             myself,

@@ -62,9 +62,10 @@ pub(crate) enum Message {
     Looked {
         result: std::result::Result<Result<Look>, String>,
     },
-    /// Answers with the view after a look that begins now and reads every beat; while the first beat of
-    /// this node is being written, behind it.
+    /// Answers with a view that is younger than `max_age`, or after a look that begins now and reads
+    /// every beat; while the first beat of this node is being written, behind it.
     Refresh {
+        max_age: Duration,
         reply: Reply<Arc<SwarmView>>,
     },
     /// Whether a distributed query is under way here.
@@ -102,6 +103,9 @@ pub(crate) struct State {
     observer: Observer,
     looks: u32,
     looking: Option<AbortOnDropHandle<()>>,
+    /// When the look under way began, if it reads every beat; and the last such look.
+    reading_all: Option<Duration>,
+    read_all_at: Option<Duration>,
     look_timer: Option<AbortOnDropHandle<()>>,
     /// Waiting for the look under way, and for the one after it.
     refreshing: Vec<Reply<Arc<SwarmView>>>,
@@ -133,6 +137,8 @@ impl Actor for Heartbeat {
             observer: Observer::default(),
             looks: 0,
             looking: None,
+            reading_all: None,
+            read_all_at: None,
             look_timer: None,
             refreshing: Vec::new(),
             refresh_next: Vec::new(),
@@ -157,10 +163,7 @@ impl Actor for Heartbeat {
             Message::Written { result } => state.written(&myself, result),
             Message::Look => state.look(&myself),
             Message::Looked { result } => state.looked(&myself, result),
-            Message::Refresh { reply } => {
-                state.refresh_next.push(reply);
-                state.look(&myself);
-            }
+            Message::Refresh { max_age, reply } => state.refresh(&myself, max_age, reply),
             Message::Busy { busy } => state.set_busy(&myself, busy),
             Message::Farewell { reply } => {
                 state.beat_timer = None;
@@ -270,6 +273,22 @@ impl State {
         self.beat_timer = Some(remind(control, myself, next, || Message::Beat));
     }
 
+    fn refresh(
+        &mut self,
+        myself: &ActorRef<Message>,
+        max_age: Duration,
+        reply: Reply<Arc<SwarmView>>,
+    ) {
+        let now = self.with.host.clock.monotonic();
+        let is_fresh = |at: Duration| now.saturating_sub(at) < max_age;
+        if self.read_all_at.is_some_and(is_fresh) {
+            let _ = reply.send(Arc::new(self.observer.view()));
+            return;
+        }
+        self.refresh_next.push(reply);
+        self.look(myself);
+    }
+
     fn look(&mut self, myself: &ActorRef<Message>) {
         let is_asked = !self.refresh_next.is_empty();
         if self.looking.is_some() || self.farewell.is_some() || !(self.is_active() || is_asked) {
@@ -292,6 +311,8 @@ impl State {
             || self.looks.is_multiple_of(LOOKS_PER_LIST)
             || known.len() > READ_COUNT_MAX;
         self.looks = self.looks.wrapping_add(1);
+        let reads_all = lists && (is_asked || self.busy);
+        self.reading_all = reads_all.then(|| self.with.host.clock.monotonic());
         let plan = match (lists, is_asked || self.busy) {
             (true, true) => Reads::Listed,
             (true, false) => Reads::New(known),
@@ -318,6 +339,7 @@ impl State {
                 read,
                 request,
             })) => {
+                self.read_all_at = self.reading_all.take().or(self.read_all_at);
                 if let Some(took) = request {
                     self.observer.took(took);
                 }

@@ -71,12 +71,14 @@ pub(crate) async fn begin(
         None => (job, planned.schema.clone()),
     };
     let written = async {
-        let swarm = context.swarm.refresh().await?;
+        let swarm = context.swarm.recent().await?;
         let offer = offer(context, &swarm, distribute).await;
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
-        let planned = context.plan_shared(&job.session, &job.statement).await?;
+        let planned = context
+            .plan_shared(&job.session, &job.statement, &planned.frames)
+            .await?;
         let written = cut(context, planned, &wanted, &offer, Rows::Answer).await?;
         Ok::<_, Error>((offer, written))
     };

@@ -396,7 +396,7 @@ async fn upload_query(
         {
             return Ok(gathered);
         }
-        let read = planned.frames.clone();
+        let read = planned.frames.snapshots();
         let (wanted, least) = context.crew(planned.scan_bytes, ladder.strategy);
         let (environment, progress) = (context.environment.clone(), job.progress.clone());
         let (spec, strategy) = (write_spec(context, target), ladder.strategy);

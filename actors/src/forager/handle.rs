@@ -1,6 +1,6 @@
 //! How drivers and the Heartbeat reach the Forager.
 
-use super::{Ending, Message, requests};
+use super::{Ending, Message};
 use crate::mailbox::{Address, CallError, Reply};
 use apiary_engine::distributed::{StoredOutput, Writes};
 use apiary_engine::error::{Error, Result};
@@ -91,13 +91,11 @@ impl ForagerHandle {
         };
         let key = keys::query_plan(query);
         // Whoever hears the bell before the plan is there looks again.
-        let ring = requests::ring(environment.clone(), query);
-        let ring = environment.host.runtimes.control.spawn(ring);
+        self.address.tell(Message::Ring { query });
         match environment.meadow.create(&key, Bytes::from(bytes)).await? {
             Created::Ours => {}
             Created::Theirs(_) => return Err(Error::Bug(format!("{key} was there before"))),
         }
-        drop(ring);
         let delivered = self.address.deliver(message);
         match tokio::time::timeout(CONTROL_DEADLINE, delivered).await {
             Ok(Ok(())) => Ok((coordinated, answer)),

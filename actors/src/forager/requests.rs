@@ -4,7 +4,7 @@ use super::Ending;
 use crate::bees::BeesHandle;
 use apiary_engine::behavior::membership::{DEAD_PROMISES, PROMISE_DEFAULT};
 use apiary_engine::behavior::temperature::Regulation;
-use apiary_engine::distributed::{StoredOutput, discard_cells, read_output};
+use apiary_engine::distributed::{StoredOutput, discard_cells, first_read_bytes, read_output};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_engine::store::Meadow;
@@ -21,7 +21,9 @@ use std::time::Duration;
 
 /// More outputs than this are looked for with one list.
 const OUTPUTS_ONE_BY_ONE: usize = 12;
-const OUTPUTS_AT_ONCE: usize = 16;
+/// Outputs that are read at once, and bytes of them.
+const OUTPUTS_AT_ONCE: u64 = 16;
+const OUTPUT_BYTES_AT_ONCE: u64 = 16 << 20;
 const DELETES_AT_ONCE: usize = 16;
 /// How long the heartbeat of a coordinator may be missing.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
@@ -58,12 +60,18 @@ pub(super) async fn poll(meadow: Meadow, heard: Option<String>, lists: bool) -> 
     Ok(Polled { bell, rung, listed })
 }
 
-/// Tells the others of a query: a hint, so a failure is only logged.
-pub(super) async fn ring(environment: Environment, query: QueryId) {
+/// Tells the others of a query: a hint, so a failure is only logged. `named` is what the bell names, as
+/// far as that is known.
+pub(super) async fn ring(environment: Environment, query: QueryId, named: Option<Vec<QueryId>>) {
     let bell = async {
-        let mut queries = match environment.meadow.get_tagged(keys::BELL).await? {
-            Some((bytes, _)) => Bell::from_bytes(&bytes).map_or(Vec::new(), |bell| bell.queries),
-            None => Vec::new(),
+        let mut queries = match named {
+            Some(queries) => queries,
+            None => match environment.meadow.get_tagged(keys::BELL).await? {
+                Some((bytes, _)) => {
+                    Bell::from_bytes(&bytes).map_or(Vec::new(), |bell| bell.queries)
+                }
+                None => Vec::new(),
+            },
         };
         queries.retain(|known| *known != query);
         queries.push(query);
@@ -118,7 +126,10 @@ pub(super) async fn round(
     bees: BeesHandle,
     query: QueryId,
     plan: RoundPlan,
+    request: Option<Duration>,
 ) -> Result<Round> {
+    let first = first_read_bytes(&meadow, request);
+    let at_once = (OUTPUT_BYTES_AT_ONCE / first).min(OUTPUTS_AT_ONCE);
     let wanted = match plan.outputs.len() > OUTPUTS_ONE_BY_ONE {
         true => committed(&meadow, query, plan.outputs).await?,
         false => plan.outputs,
@@ -126,9 +137,9 @@ pub(super) async fn round(
     let outputs = futures::stream::iter(wanted)
         .map(|key| {
             let meadow = &meadow;
-            async move { (key, read_output(meadow, query, key).await) }
+            async move { (key, read_output(meadow, query, key, first).await) }
         })
-        .buffer_unordered(OUTPUTS_AT_ONCE)
+        .buffer_unordered(at_once as usize)
         .filter_map(|(key, read)| async move {
             match read {
                 Ok(found) => found.map(|output| (key, Ok(output))),

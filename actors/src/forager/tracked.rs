@@ -26,8 +26,9 @@ const PAUSE_IDLE_MAX: Duration = Duration::from_secs(4);
 const END_EVERY: Duration = Duration::from_secs(1);
 /// Every so many of these the plan is looked for as well.
 const ENDS_PER_PLAN: u32 = 4;
-/// Bytes of outputs that are kept in memory with their indexes.
-const HEADS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of outputs that are kept in memory with their indexes: at most, and as a share of the node's.
+const HEADS_BYTES_MAX: u64 = 16 << 20;
+const HEADS_SHARE: u64 = 32;
 /// Operations until the plan is here: its put.
 const PATH_OWN: u32 = 1;
 /// Its put, a look at the bell or a list, its get.
@@ -41,7 +42,8 @@ pub(super) struct Tracked {
     options: Arc<BTreeMap<String, String>>,
     foraging: Foraging,
     known: BTreeMap<TaskKey, Arc<StoredOutput>>,
-    heads_bytes: usize,
+    heads_bytes: u64,
+    heads_bytes_max: u64,
     attempts: BTreeMap<TaskKey, Running>,
     /// The driver of a query of this node.
     driver: Option<Reply<Result<Known>>>,
@@ -70,6 +72,7 @@ impl Tracked {
     pub(super) fn new(
         now: Duration,
         me: NodeId,
+        memory_bytes: u64,
         plan: Arc<QueryPlan>,
         driver: Option<(Vec<u32>, Reply<Result<Known>>)>,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Tracked {
             plan,
             known: BTreeMap::new(),
             heads_bytes: 0,
+            heads_bytes_max: HEADS_BYTES_MAX.min(memory_bytes / HEADS_SHARE),
             attempts: BTreeMap::new(),
             driver,
             head,
@@ -264,8 +268,8 @@ impl Tracked {
     }
 
     fn keep(&mut self, key: TaskKey, output: Arc<StoredOutput>) {
-        let held = output.held_bytes();
-        let output = match self.heads_bytes + held <= HEADS_BYTES_MAX {
+        let held = output.held_bytes() as u64;
+        let output = match self.heads_bytes + held <= self.heads_bytes_max {
             true => {
                 self.heads_bytes += held;
                 output

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How old what is seen of the swarm may be when tasks are placed: as old as a busy node's look.
+const RECENT: Duration = Duration::from_secs(2);
+
 /// The swarm for whoever asks.
 #[derive(Clone, Debug)]
 pub(crate) struct SwarmHandle {
@@ -27,9 +30,22 @@ impl SwarmHandle {
 
     /// As it is now: every beat is read.
     pub(crate) async fn refresh(&self) -> Result<Arc<SwarmView>> {
+        self.younger_than(Duration::ZERO).await
+    }
+
+    /// As it was a moment ago, or is now: for one query after the other, whose tasks a node that has
+    /// just come takes anyway.
+    pub(crate) async fn recent(&self) -> Result<Arc<SwarmView>> {
+        self.younger_than(RECENT).await
+    }
+
+    async fn younger_than(&self, max_age: Duration) -> Result<Arc<SwarmView>> {
         let refreshed = self
             .address
-            .call(CONTROL_DEADLINE, |reply| Message::Refresh { reply })
+            .call(CONTROL_DEADLINE, |reply| Message::Refresh {
+                max_age,
+                reply,
+            })
             .await;
         refreshed.map_err(|error| error.into_error(self.address.name()))
     }

@@ -21,7 +21,7 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         return Ok(Vec::new());
     }
     let job = explained_job(job, explained);
-    let offer = offer(context, context.swarm.refresh().await?.as_ref(), distribute).await;
+    let offer = offer(context, context.swarm.recent().await?.as_ref(), distribute).await;
     let is_alone = offer.workers.len() == 1 && offer.open_bees == 0;
     if distribute == Distribute::Auto && is_alone {
         return Ok(Vec::new());
@@ -39,7 +39,9 @@ pub(crate) async fn explain(context: &Context, job: &ReadJob) -> Result<Vec<(Str
         let bytes = planned.scan_bytes;
         return here(format!("a scan of {bytes} bytes is not worth sharing"));
     }
-    let shared = context.plan_shared(&job.session, &job.statement).await?;
+    let shared = context
+        .plan_shared(&job.session, &job.statement, &planned.frames)
+        .await?;
     match cut(context, shared, &planned.schema, &offer, Rows::Answer).await? {
         Ok(written) => Ok(described(written, &offer)),
         Err(reason) => here(reason),

@@ -14,7 +14,7 @@ use crate::results::Writer;
 use apiary_engine::behavior::abandonment::Strategy;
 use apiary_engine::distributed::{Inputs, is_lost_input, ready_plan};
 use apiary_engine::error::{Error, Result};
-use apiary_engine::sql::{self, PlannedQuery};
+use apiary_engine::sql::{self, Frames, PlannedQuery};
 use apiary_protocol::ids::QueryId;
 use apiary_protocol::keys;
 use apiary_protocol::query::EndReason;
@@ -207,7 +207,7 @@ impl Head {
             plan,
             context,
             schema,
-            frames: Vec::new(),
+            frames: Frames::default(),
             literals: Vec::new(),
         })
     }

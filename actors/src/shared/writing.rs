@@ -16,7 +16,7 @@ use crate::write::{Gathered, QuerySource, Target, WriteJob, write_rows, write_sp
 use apiary_engine::distributed::{Sink, Writes, collect_cells};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::ledger::Snapshot;
-use apiary_engine::sql::PlannedQuery;
+use apiary_engine::sql::{Frames, PlannedQuery};
 use apiary_protocol::names::FrameName;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,7 +32,10 @@ pub(crate) async fn shared_write(
 ) -> Result<Option<Gathered>> {
     let mut executions_lost = 0;
     loop {
-        let Some((shared, read)) = begin(context, job, target, source, planned).await? else {
+        // Run once more it reads what is there then.
+        let frames = (executions_lost == 0).then(|| planned.frames.clone());
+        let begun = begin(context, job, target, source, planned, frames).await?;
+        let Some((shared, read)) = begun else {
             return Ok(None);
         };
         match run(context, job, target, shared).await {
@@ -62,9 +65,10 @@ async fn begin(
     target: &Target,
     source: &QuerySource,
     planned: &PlannedQuery,
+    frames: Option<Frames>,
 ) -> Result<Option<(Shared, Read)>> {
     let distribute = context.environment.settings.distribute;
-    if planned.frames.is_empty() || !is_considered(distribute, planned.scan_bytes) {
+    if planned.frames.snapshots().is_empty() || !is_considered(distribute, planned.scan_bytes) {
         return Ok(None);
     }
     let sink = target.frame.map(|frame| Sink {
@@ -72,13 +76,13 @@ async fn begin(
         spec: write_spec(context, target),
     });
     let written = async {
-        let offer = offer(context, context.swarm.refresh().await?.as_ref(), distribute).await;
+        let offer = offer(context, context.swarm.recent().await?.as_ref(), distribute).await;
         if !offer.is_wanted(distribute, planned.scan_bytes) {
             return Ok(Err("it is not worth it".into()));
         }
         let schema = target.schema.clone();
-        let shared = context.plan_shared_insert(source, schema).await?;
-        let read = shared.frames.clone();
+        let shared = context.plan_shared_insert(source, schema, frames).await?;
+        let read = shared.frames.snapshots();
         let written = cut(context, shared, &planned.schema, &offer, Rows::Cells(sink)).await?;
         Ok::<_, Error>(written.map(|written| (written, offer, read)))
     };

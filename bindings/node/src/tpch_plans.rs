@@ -168,7 +168,7 @@ impl World {
             batch_rows: 8192,
             for_swarm,
         };
-        plan_query(&self.environment, &session, &statement, &crew)
+        plan_query(&self.environment, &session, &statement, &crew, None)
             .await
             .unwrap()
     }

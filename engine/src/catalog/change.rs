@@ -63,6 +63,12 @@ impl Catalog {
         }
     }
 
+    /// The view that was newest when it was looked for last; no request.
+    pub(crate) fn known_view(&self) -> Option<Arc<RegistryView>> {
+        let known = self.known.lock();
+        known.head.as_ref().map(|head| Arc::clone(&head.view))
+    }
+
     /// Applies a change to the newest version, again and again until it is the next one or refused.
     pub(super) async fn change<T>(
         &self,

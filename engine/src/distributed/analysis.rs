@@ -4,7 +4,7 @@
 //! them, and makes text of them; decides nothing.
 
 use super::cut::CutStage;
-use super::input::{StoredOutput, read_output};
+use super::input::{FIRST_READ_BYTES_MIN, StoredOutput, read_output};
 use crate::behavior::abandonment::ATTEMPTS_MAX;
 use crate::error::{Error, Result};
 use crate::store::Meadow;
@@ -61,7 +61,7 @@ pub async fn read_execution(
         .map(|output| (output.output.key, output.output.clone()))
         .collect();
     let read = futures::stream::iter(wanted)
-        .map(|key| read_output(meadow, query, key))
+        .map(|key| read_output(meadow, query, key, FIRST_READ_BYTES_MIN))
         .buffered(READS_AT_ONCE)
         .try_filter_map(|found| async move { Ok(found) })
         .try_collect::<Vec<Arc<StoredOutput>>>();

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,10 +34,24 @@ use tokio_util::task::AbortOnDropHandle;
 /// the envelope, the chunks.
 pub(super) const OUTPUT_MAGIC: &[u8; 8] = b"APIARYO1";
 pub(super) const OUTPUT_HEADER_BYTES: usize = 12;
-/// How much of an output the first request asks for: an index, and all of a small one. More where a
-/// second request costs more than the bytes.
-const FIRST_READ_BYTES: u64 = 256 << 10;
-const FIRST_READ_SLOW_BYTES: u64 = 1 << 20;
+/// How much of an output the first request asks for: an index, and all of a small one. At least, at
+/// most, and where nothing is known of a store that is not on this machine.
+pub(super) const FIRST_READ_BYTES_MIN: u64 = 256 << 10;
+const FIRST_READ_BYTES_MAX: u64 = 4 << 20;
+const FIRST_READ_BYTES: u64 = 1 << 20;
+/// What comes while another request would be waited for: of a line of a gigabit.
+const LINE_BYTES_PER_SECOND: f64 = 125e6;
+
+/// How many bytes of an output are asked for first: as many as come in the time that a second request
+/// takes, when that is known.
+pub fn first_read_bytes(meadow: &Meadow, request: Option<Duration>) -> u64 {
+    match request {
+        _ if meadow.is_fast() => FIRST_READ_BYTES_MIN,
+        None => FIRST_READ_BYTES,
+        Some(request) => ((request.as_secs_f64() * LINE_BYTES_PER_SECOND) as u64)
+            .clamp(FIRST_READ_BYTES_MIN, FIRST_READ_BYTES_MAX),
+    }
+}
 
 /// An output as far as it was read.
 #[derive(Debug)]
@@ -123,18 +138,15 @@ impl StoredOutput {
     }
 }
 
-/// Reads the index of an output; `None` when there is none yet. `Corrupt` for anything else than an
-/// output of this task.
+/// Reads the index of an output, with the `first` bytes of it; `None` when there is none yet. `Corrupt`
+/// for anything else than an output of this task.
 pub async fn read_output(
     meadow: &Meadow,
     query: QueryId,
     task: TaskKey,
+    first: u64,
 ) -> Result<Option<Arc<StoredOutput>>> {
     let key = keys::query_output(query, task);
-    let first = match meadow.is_fast() {
-        true => FIRST_READ_BYTES,
-        false => FIRST_READ_SLOW_BYTES,
-    };
     let Some((mut bytes, size_bytes)) = meadow.get_start(&key, first).await? else {
         return Ok(None);
     };
@@ -233,7 +245,8 @@ impl Inputs {
         let cell = Arc::clone(self.outputs.lock().entry(key).or_default());
         let read = || async {
             self.count(0);
-            let mut found = read_output(&self.meadow, self.query, key).await?;
+            let first = first_read_bytes(&self.meadow, None);
+            let mut found = read_output(&self.meadow, self.query, key, first).await?;
             if planted!(AbsentIsEmpty) && found.is_none() {
                 found = Some(Arc::new(StoredOutput::nothing(self.query, key)));
             }

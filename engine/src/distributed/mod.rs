@@ -31,7 +31,7 @@ pub use analysis::{Analysed, Execution, read_execution, read_failures};
 pub use cut::{Cut, CutStage, CutTask, Spread, cut};
 pub(crate) use exchange::EncodedRead;
 pub use exchange::{ExchangeReadExec, Kind, Reads};
-pub use input::{Inputs, StoredOutput, read_output};
+pub use input::{Inputs, StoredOutput, first_read_bytes, read_output};
 use options::restored;
 pub use options::saved;
 pub use output::{Made, commit_failure, commit_output};

@@ -13,8 +13,10 @@ use crate::store::{Created, Meadow};
 use apiary_protocol::ids::{AttemptId, QueryId};
 use apiary_protocol::keys;
 use apiary_protocol::query::{Cells, Chunk, Failure, Outcome, Output, Partition, TaskKey};
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{
+    Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions,
+};
+use arrow::datatypes::{ByteViewType, DataType, SchemaRef};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
@@ -207,13 +209,14 @@ impl PartitionWriter {
             return Ok(());
         }
         self.partition.rows += batch.num_rows() as u64;
+        let batch = compact(batch)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => self
                 .writer
                 .insert(writer(&self.schema, self.sink.is_plain())?),
         };
-        writer.write(batch).map_err(unwritable)?;
+        writer.write(&batch).map_err(unwritable)?;
         if writer.get_ref().len() >= self.chunk_bytes {
             self.flush().await?;
         }
@@ -234,6 +237,31 @@ impl PartitionWriter {
         }
         Ok(())
     }
+}
+
+/// The batch without bytes that none of its rows has. A few rows of many, as a limit leaves them, still
+/// hold the text of all, and it would be written with them.
+fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| match column.data_type() {
+            DataType::Utf8View => compact_views(column.as_string_view()).unwrap_or(column.clone()),
+            DataType::BinaryView => {
+                compact_views(column.as_binary_view()).unwrap_or(column.clone())
+            }
+            _ => column.clone(),
+        });
+    // Rows without columns are rows too.
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &rows).map_err(unwritable)
+}
+
+/// `None` when most of what is held is in use.
+fn compact_views<T: ByteViewType + ?Sized>(views: &GenericByteViewArray<T>) -> Option<ArrayRef> {
+    let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
+    let is_sparse = held > 2 * views.total_buffer_bytes_used();
+    is_sparse.then(|| Arc::new(views.gc()) as ArrayRef)
 }
 
 fn writer(schema: &SchemaRef, is_plain: bool) -> Result<StreamWriter<Vec<u8>>> {
@@ -317,4 +345,37 @@ pub async fn commit_failure(meadow: &Meadow, query: QueryId, failure: &Failure) 
         .map_err(|error| Error::Bug(format!("a failure: {error}")))?;
     let key = keys::query_failure(query, failure.key, failure.attempt);
     meadow.create(&key, Bytes::from(bytes)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringViewArray};
+
+    #[test]
+    fn a_few_rows_of_many_are_written_without_the_text_of_the_others() {
+        let text = |row: i64| format!("a text that is no part of its view {row}");
+        let numbers = Int64Array::from_iter_values(0..10_000);
+        let texts = StringViewArray::from_iter_values((0..10_000).map(text));
+        let columns: [(_, ArrayRef); 2] = [("n", Arc::new(numbers)), ("t", Arc::new(texts))];
+        let whole = RecordBatch::try_from_iter(columns).unwrap();
+        let few = whole.slice(4_000, 3);
+        let written = |batch: &RecordBatch| {
+            let mut writer = writer(&batch.schema(), true).unwrap();
+            writer.write(&compact(batch).unwrap()).unwrap();
+            writer.into_inner().unwrap().len()
+        };
+        assert_eq!(compact(&few).unwrap(), few);
+        assert!(written(&few) < 2_000, "{}", written(&few));
+        // What is all in use is not copied.
+        let kept = compact(&whole).unwrap();
+        assert!(Arc::ptr_eq(kept.column(1), whole.column(1)));
+        let none = RecordBatchOptions::new().with_row_count(Some(7));
+        let none = RecordBatch::try_new_with_options(
+            Arc::new(arrow::datatypes::Schema::empty()),
+            vec![],
+            &none,
+        );
+        assert_eq!(compact(&none.unwrap()).unwrap().num_rows(), 7);
+    }
 }

@@ -278,7 +278,10 @@ async fn what_tasks_took_and_failed_at_is_read_from_what_they_left() {
         &cut.inputs,
     );
     let key = TaskKey { stage: 1, task: 0 };
-    let known = read_output(meadow, id, key).await.unwrap().unwrap();
+    let known = read_output(meadow, id, key, 1 << 20)
+        .await
+        .unwrap()
+        .unwrap();
     let gets = meadow.requests().get_count;
     let execution = read_execution(meadow, &analysed, &BTreeMap::from([(key, known)]))
         .await

@@ -8,7 +8,7 @@
 mod tests;
 
 use super::cut::{Cut, CutStage, Spread, cut};
-use super::input::{StoredOutput, read_output};
+use super::input::{FIRST_READ_BYTES_MIN, StoredOutput, read_output};
 use super::sink::{CellWriteExec, Sink, has_sink, without_sink};
 use crate::cell::{Unnamed, WriteSpec, WrittenCells, counted_in_task, write_cells};
 use crate::error::{Error, Result};
@@ -136,10 +136,12 @@ pub async fn collect_cells(
     let read = |key: TaskKey| async move {
         match known.get(&key) {
             Some(stored) => Ok(Arc::clone(stored)),
-            None => read_output(meadow, query, key).await?.ok_or_else(|| {
-                let key = keys::query_output(query, key);
-                Error::corrupt(key, "it is not there any more")
-            }),
+            None => read_output(meadow, query, key, FIRST_READ_BYTES_MIN)
+                .await?
+                .ok_or_else(|| {
+                    let key = keys::query_output(query, key);
+                    Error::corrupt(key, "it is not there any more")
+                }),
         }
     };
     let outputs: Vec<Arc<StoredOutput>> = futures::stream::iter(writes.keys())
@@ -184,7 +186,7 @@ fn collected<'a>(
 pub async fn discard_cells(meadow: &Meadow, query: QueryId, writes: &Writes) -> Result<()> {
     let location = &writes.location;
     let mut outputs = futures::stream::iter(writes.keys())
-        .map(|key| read_output(meadow, query, key))
+        .map(|key| read_output(meadow, query, key, FIRST_READ_BYTES_MIN))
         .buffer_unordered(READS_AT_ONCE);
     while let Some(read) = outputs.next().await {
         let cells = match read {

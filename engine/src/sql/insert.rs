@@ -5,6 +5,7 @@
 //! else goes to the writer as it is, which casts what loses nothing, value by value, fields of structs
 //! by their names, and knows the row that does not fit: the same rules as for any other write.
 
+use super::names::Frames;
 use super::plan::plan_query;
 use super::{Crew, Environment, PlannedQuery, Session};
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Plans the source of an INSERT. Its columns are, in order, the listed ones, or all of the frame's.
+/// `frames` as for [`plan_query`].
 pub async fn plan_insert(
     environment: &Environment,
     session: &Session,
@@ -27,9 +29,10 @@ pub async fn plan_insert(
     columns: &[String],
     source: &DfStatement,
     crew: &Crew,
+    frames: Option<&Frames>,
 ) -> Result<PlannedQuery> {
     let targets = targets(schema, columns)?;
-    let mut planned = plan_query(environment, session, source, crew).await?;
+    let mut planned = plan_query(environment, session, source, crew, frames).await?;
     if planned.schema.fields().len() != targets.len() {
         return Err(Error::rejected(format!(
             "INSERT has {} values for {} columns ({})",

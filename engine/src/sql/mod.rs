@@ -40,6 +40,7 @@ pub(crate) use codec::{encode_read, encode_write};
 pub use dialect::parse;
 pub use explain::{CacheTotals, ScanTotals, explain_rows, scan_totals, scanned_cells};
 pub use insert::plan_insert;
+pub use names::Frames;
 pub use parameters::{Parameter, Parameters, bind};
 pub(crate) use plan::guarded;
 pub use plan::{plan_query, task_context};
@@ -55,7 +56,7 @@ use crate::host::Host;
 use crate::ledger::Snapshot;
 use crate::settings::Settings;
 use crate::store::Meadow;
-use apiary_protocol::names::{FrameName, Name};
+use apiary_protocol::names::Name;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::TaskContext;
@@ -242,8 +243,7 @@ pub struct PlannedQuery {
     pub plan: Arc<dyn ExecutionPlan>,
     pub context: Arc<TaskContext>,
     pub schema: SchemaRef,
-    /// Frames that it reads, with the snapshot of each: for conflict rules and EXPLAIN.
-    pub frames: Vec<(FrameName, Arc<Snapshot>)>,
+    pub frames: Frames,
     /// Bytes of the cells that are left after pruning.
     pub scan_bytes: u64,
     /// For each column whether all its values are written in the statement.

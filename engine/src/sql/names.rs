@@ -68,9 +68,22 @@ impl Session {
     }
 }
 
+/// The frames that a query reads, at the snapshots that it sees. None of a plan that was read back.
+#[derive(Clone, Debug, Default)]
+pub struct Frames(pub(super) Option<Arc<QueryFrames>>);
+
+impl Frames {
+    /// In the order of the names: for conflict rules and EXPLAIN.
+    pub fn snapshots(&self) -> Vec<(FrameName, Arc<Snapshot>)> {
+        self.0
+            .as_ref()
+            .map_or_else(Vec::new, |frames| frames.snapshots())
+    }
+}
+
 /// The frames that one query has met.
 #[derive(Debug)]
-pub(super) struct QueryFrames {
+pub struct QueryFrames {
     environment: Environment,
     view: Arc<RegistryView>,
     met: Mutex<BTreeMap<FrameName, Arc<OnceCell<Arc<FrameProvider>>>>>,
@@ -79,7 +92,7 @@ pub(super) struct QueryFrames {
 }
 
 impl QueryFrames {
-    pub fn new(environment: &Environment, view: Arc<RegistryView>) -> Arc<Self> {
+    pub(super) fn new(environment: &Environment, view: Arc<RegistryView>) -> Arc<Self> {
         Arc::new(Self {
             environment: environment.clone(),
             view,
@@ -89,7 +102,7 @@ impl QueryFrames {
     }
 
     /// The frame at its snapshot of this query.
-    pub async fn frame(&self, name: &FrameName) -> Result<Arc<FrameProvider>> {
+    pub(super) async fn frame(&self, name: &FrameName) -> Result<Arc<FrameProvider>> {
         let entry = self.view.frame(name)?.clone();
         let cell = Arc::clone(self.met.lock().entry(entry.name.clone()).or_default());
         let made = cell.get_or_try_init(|| async {
@@ -108,7 +121,7 @@ impl QueryFrames {
     /// Fetches every frame, for the lists of `information_schema`, which would otherwise wait for one
     /// after the other. An unreadable frame is missing in those lists and logged; a query that names
     /// it fails and says why.
-    pub async fn fetch_all(&self) {
+    pub(super) async fn fetch_all(&self) {
         let mut names = vec![];
         for hive in self.view.hives() {
             for box_name in self.view.boxes(&hive).unwrap_or_default() {
@@ -125,8 +138,13 @@ impl QueryFrames {
         fetched.buffer_unordered(SNAPSHOTS_AT_ONCE).collect().await
     }
 
+    /// Whether it goes by this view, and so by what it says of every name.
+    pub(super) fn is_of(&self, view: &Arc<RegistryView>) -> bool {
+        Arc::ptr_eq(&self.view, view)
+    }
+
     /// What was met, in the order of the names.
-    pub fn snapshots(&self) -> Vec<(FrameName, Arc<Snapshot>)> {
+    fn snapshots(&self) -> Vec<(FrameName, Arc<Snapshot>)> {
         let met = self.met.lock();
         met.iter()
             .filter_map(|(name, cell)| Some((name.clone(), Arc::clone(&cell.get()?.snapshot))))

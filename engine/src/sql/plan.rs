@@ -7,7 +7,7 @@ use super::distincts::SplitDistincts;
 use super::explain::scan_totals;
 use super::grouping_sets::ForgetBelowGroupingSets;
 use super::large_limits::SpillLargeLimits;
-use super::names::{Hives, QueryFrames};
+use super::names::{Frames, Hives, QueryFrames};
 use super::nested_loops::NestedLoops;
 use super::semi_joins::SinkSemiJoins;
 use super::spilling::SpillJoins;
@@ -70,16 +70,20 @@ const SWARM_PARTITIONS: usize = 2;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 
-/// Resolves frames to snapshots, once each; plans logically and physically.
+/// Resolves frames to snapshots, once each; plans logically and physically. `frames` are those of
+/// another plan of the statement, which then sees what that one sees.
 pub async fn plan_query(
     environment: &Environment,
     session: &Session,
     statement: &DfStatement,
     crew: &Crew,
+    frames: Option<&Frames>,
 ) -> Result<PlannedQuery> {
     super::register_meadow(&environment.meadow, &crew.runtime)?;
-    let frames = QueryFrames::new(environment, environment.catalog.view().await?);
-    let missing = fetch_snapshots(&frames, session, statement).await?;
+    let (frames, missing) = match frames.and_then(|frames| frames.0.clone()) {
+        Some(frames) => (frames, Vec::new()),
+        None => resolve(environment, session, statement).await?,
+    };
     let state = session_state(environment, session, crew, &frames);
     let logical = match state.statement_to_plan(statement.clone()).await {
         Ok(logical) => state.optimize(&logical)?,
@@ -96,9 +100,38 @@ pub async fn plan_query(
         scan_bytes: scan_totals(&plan)?.bytes_kept,
         plan,
         context: state.task_ctx(),
-        frames: frames.snapshots(),
+        frames: Frames(Some(frames)),
         literals: super::insert::literals(&logical),
     })
+}
+
+/// The frames that the statement names, as they are now, and the errors of names that no frame has.
+///
+/// Whether the registry has changed and whether the frames have are asked at once: they have by the
+/// view that is known, and where that one is old, all is asked again.
+async fn resolve(
+    environment: &Environment,
+    session: &Session,
+    statement: &DfStatement,
+) -> Result<(Arc<QueryFrames>, Vec<Error>)> {
+    let known = environment.catalog.known_view();
+    let early = known.map(|view| QueryFrames::new(environment, view));
+    let fetch_early = async {
+        match &early {
+            Some(frames) => Some(fetch_snapshots(frames, session, statement).await),
+            None => None,
+        }
+    };
+    let (view, fetched) = futures::join!(environment.catalog.view(), fetch_early);
+    let view = view?;
+    if let (Some(frames), Some(fetched)) = (early, fetched)
+        && frames.is_of(&view)
+    {
+        return Ok((frames, fetched?));
+    }
+    let frames = QueryFrames::new(environment, view);
+    let missing = fetch_snapshots(&frames, session, statement).await?;
+    Ok((frames, missing))
 }
 
 /// Fetches what the statement names. Returns the errors of names that no frame has.

@@ -6,6 +6,7 @@ use crate::ledger::{Intent, Ledger};
 use crate::schema::FrameSchema;
 use apiary_protocol::delta::{Action, Add, DeletionVector, Remove, StringMap};
 use apiary_protocol::ids::CommitId;
+use apiary_protocol::names::FrameName;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
@@ -218,7 +219,14 @@ impl World {
         let Statement::Query(statement) = parse(text)?.remove(0) else {
             panic!("{text} is no query")
         };
-        plan_query(&self.environment, &self.session, &statement, &self.crew).await
+        plan_query(
+            &self.environment,
+            &self.session,
+            &statement,
+            &self.crew,
+            None,
+        )
+        .await
     }
 
     /// Plans the rows of an `INSERT`.
@@ -234,7 +242,16 @@ impl World {
         };
         let schema = &self.snapshot(&self.name(&frame.join("."))).schema;
         let (environment, session) = (&self.environment, &self.session);
-        plan_insert(environment, session, schema, &columns, &source, &self.crew).await
+        plan_insert(
+            environment,
+            session,
+            schema,
+            &columns,
+            &source,
+            &self.crew,
+            None,
+        )
+        .await
     }
 
     async fn try_sql(&self, text: &str) -> Result<Vec<RecordBatch>> {

@@ -112,6 +112,9 @@ fn explain_analyze_counts_the_reads_of_each_node_as_the_bucket_does() {
         if std::env::var_os("APIARY_TEST_SHOW").is_some() {
             show(&text, from, &log);
         }
+        // Both plans of a query, for this node and for all, see what was looked for once.
+        let looks = ledger_reads_seen(&log);
+        assert!(looks.values().all(|count| *count == 1), "{looks:#?}");
         let (told, seen) = (cell_reads_told(&text), cell_reads_seen(&log));
         for (node, count) in &told {
             let seen = seen.get(node).copied().unwrap_or_default();
@@ -183,6 +186,20 @@ fn cell_reads_seen(log: &[&Logged]) -> BTreeMap<String, u64> {
     let is_cell = |logged: &&&Logged| logged.kind() == "get" && logged.target.ends_with(".parquet");
     for logged in log.iter().filter(is_cell) {
         *seen.entry(logged.client.clone()).or_default() += 1;
+    }
+    seen
+}
+
+/// What the coordinator asked of the log of a frame, by key.
+fn ledger_reads_seen(log: &[&Logged]) -> BTreeMap<String, u64> {
+    let mut seen = BTreeMap::new();
+    let reads = log
+        .iter()
+        .filter(|logged| logged.client == "coordinator" && logged.kind() == "get");
+    for key in reads.filter_map(|logged| logged.key(ROOT)) {
+        if key.contains("/_delta_log/") {
+            *seen.entry(key).or_default() += 1;
+        }
     }
     seen
 }

@@ -73,7 +73,12 @@ async fn outputs(world: &World, id: QueryId, writes: &Writes) -> Vec<Arc<StoredO
             task,
         };
         let meadow = &world.environment.meadow;
-        outputs.push(read_output(meadow, id, key).await.unwrap().unwrap());
+        outputs.push(
+            read_output(meadow, id, key, 1 << 20)
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     outputs
 }

@@ -25,6 +25,7 @@ async fn an_insert_brings_literals_to_the_columns_types() {
             &columns,
             &source,
             &world.crew,
+            None,
         )
         .await
     };

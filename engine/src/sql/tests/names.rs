@@ -37,7 +37,7 @@ async fn names_are_found_whatever_their_parts_case_and_quotes() {
         .plan("SELECT count(*) FROM orders a, default.\"ORDERS\" b WHERE a.id = b.id")
         .await
         .unwrap();
-    assert_eq!(planned.frames.len(), 1);
+    assert_eq!(planned.frames.snapshots().len(), 1);
 }
 
 #[tokio::test]
