@@ -285,6 +285,7 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
         stage: stage.stage,
         inputs: stage.inputs,
         partitions: stage.partitions as u32,
+        is_read_whole: stage.is_read_whole,
         tasks: tasks.collect(),
     }
 }

@@ -56,6 +56,8 @@ pub struct StagePlan {
     pub inputs: Vec<u32>,
     /// Partitions of each task's output.
     pub partitions: u32,
+    /// Every task that reads of its outputs reads all of them.
+    pub is_read_whole: bool,
     pub tasks: Vec<TaskPlan>,
 }
 

@@ -106,7 +106,8 @@ pub(super) async fn read_plan(meadow: Meadow, query: QueryId) -> Result<Option<Q
 
 /// What a round of requests asks.
 pub(super) struct RoundPlan {
-    pub(super) outputs: Vec<TaskKey>,
+    /// With each whether whoever reads of it reads all of it.
+    pub(super) outputs: Vec<(TaskKey, bool)>,
     /// Looks whether the query has ended.
     pub(super) end: bool,
     /// Looks whether its plan is still there.
@@ -129,14 +130,21 @@ pub(super) async fn round(
     request: Option<Duration>,
 ) -> Result<Round> {
     let first = first_read_bytes(&meadow, request);
+    // A store that is not on this machine is asked once for what is wanted whole.
+    let share = OUTPUT_BYTES_AT_ONCE / plan.outputs.len().max(1) as u64;
+    let whole = if meadow.is_fast() {
+        first
+    } else {
+        share.max(first)
+    };
     let at_once = (OUTPUT_BYTES_AT_ONCE / first).min(OUTPUTS_AT_ONCE);
     let wanted = match plan.outputs.len() > OUTPUTS_ONE_BY_ONE {
         true => committed(&meadow, query, plan.outputs).await?,
         false => plan.outputs,
     };
     let outputs = futures::stream::iter(wanted)
-        .map(|key| {
-            let meadow = &meadow;
+        .map(|(key, is_whole)| {
+            let (meadow, first) = (&meadow, if is_whole { whole } else { first });
             async move { (key, read_output(meadow, query, key, first).await) }
         })
         .buffer_unordered(at_once as usize)
@@ -173,13 +181,18 @@ pub(super) async fn round(
 }
 
 /// Those of many outputs that are there, by one list.
-async fn committed(meadow: &Meadow, query: QueryId, wanted: Vec<TaskKey>) -> Result<Vec<TaskKey>> {
+async fn committed(
+    meadow: &Meadow,
+    query: QueryId,
+    wanted: Vec<(TaskKey, bool)>,
+) -> Result<Vec<(TaskKey, bool)>> {
     let listed = meadow.list(&keys::query_outputs(query), None).await?;
     let there: BTreeSet<&str> = listed
         .iter()
         .map(|object| object.location.as_ref())
         .collect();
-    let is_there = |key: &TaskKey| there.contains(keys::query_output(query, *key).as_str());
+    let is_there =
+        |(key, _): &(TaskKey, bool)| there.contains(keys::query_output(query, *key).as_str());
     Ok(wanted.into_iter().filter(is_there).collect())
 }
 

@@ -333,8 +333,12 @@ impl Tracked {
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
         self.asked = self.foraging.wanted(now, swarm);
+        let is_whole = |key: &TaskKey| {
+            let stage = self.plan.stage(key.stage);
+            stage.is_some_and(|stage| stage.is_read_whole)
+        };
         RoundPlan {
-            outputs: self.asked.clone(),
+            outputs: self.asked.iter().map(|key| (*key, is_whole(key))).collect(),
             end,
             plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
         }

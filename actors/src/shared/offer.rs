@@ -2,7 +2,9 @@
 
 use crate::context::Context;
 use apiary_engine::behavior::membership::{Member, NodeState, SwarmView, by_age};
-use apiary_engine::behavior::placement::{Distribute, Worker, is_worth, workers};
+use apiary_engine::behavior::placement::{
+    BEE_BYTES_PER_SECOND, Distribute, Worker, is_worth, workers,
+};
 use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
 use std::time::Duration;
@@ -11,8 +13,6 @@ use std::time::Duration;
 const REQUEST: Duration = Duration::from_millis(10);
 /// What is scanned again rather than sent, where requests cost nothing.
 const REPEATED_BYTES: u64 = 8 << 20;
-/// How fast a bee scans.
-const REPEATED_BYTES_PER_SECOND: f64 = 64e6;
 /// A scan below this is not worth looking at the swarm.
 const SCAN_BYTES_LEAST: u64 = 64 << 20;
 
@@ -37,7 +37,7 @@ impl Offer {
     /// A stage is some milliseconds of a node's work, and three requests after each other.
     pub(super) fn repeated_bytes_max(&self) -> u64 {
         let waiting = self.request.as_secs_f64() * 3.0;
-        REPEATED_BYTES + (waiting * REPEATED_BYTES_PER_SECOND) as u64
+        REPEATED_BYTES + (waiting * BEE_BYTES_PER_SECOND) as u64
     }
 
     pub(super) fn is_wanted(&self, distribute: Distribute, scan_bytes: u64) -> bool {

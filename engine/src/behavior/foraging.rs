@@ -516,6 +516,7 @@ mod tests {
             stage,
             inputs,
             partitions: 1,
+            is_read_whole: false,
             tasks: vec![task(1), task(2)],
         };
         QueryPlan {

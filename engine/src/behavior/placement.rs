@@ -6,8 +6,9 @@ use super::membership::SwarmView;
 use apiary_protocol::cache::{CachedCells, CellIdentity};
 use apiary_protocol::ids::NodeId;
 
-/// What a bee scans in a second, roughly; only the decision whether to share a query rests on it.
-const BEE_BYTES_PER_SECOND: f64 = 100e6;
+/// What a bee scans in a second, roughly: whether to share a query, and what of it to scan again rather
+/// than send, rest on it.
+pub const BEE_BYTES_PER_SECOND: f64 = 100e6;
 
 /// Whether queries are shared with other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

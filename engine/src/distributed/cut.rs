@@ -78,6 +78,8 @@ pub struct CutStage {
     pub inputs: Vec<u32>,
     /// Partitions of each task's output.
     pub partitions: usize,
+    /// Every task that reads of its outputs reads all of them.
+    pub is_read_whole: bool,
     pub tasks: Vec<CutTask>,
 }
 
@@ -288,6 +290,7 @@ impl Cutting<'_> {
             stage,
             inputs: inputs(&plan)?,
             partitions,
+            is_read_whole: kind == Kind::Broadcast,
             tasks,
         });
         let reads = Reads {

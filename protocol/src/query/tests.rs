@@ -12,6 +12,7 @@ fn plan() -> QueryPlan {
         stage,
         inputs,
         partitions: 4,
+        is_read_whole: false,
         tasks: vec![task.clone(), task.clone()],
     };
     QueryPlan {
