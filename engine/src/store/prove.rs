@@ -9,6 +9,7 @@ use apiary_protocol::manifest::Manifest;
 use bytes::Bytes;
 use futures::future::join_all;
 use object_store::Error as StoreError;
+use object_store::path::Path;
 use tokio::time::Instant;
 
 /// Creates that run at once.
@@ -83,12 +84,12 @@ impl Meadow {
                 .try_create(&path, body.clone().into(), Names::default())
         });
         let mut winners = Vec::new();
-        let mut refusal = None;
+        let (mut losers, mut failure) = (0, None);
         for (rival, result) in join_all(attempts).await.into_iter().enumerate() {
             match result {
                 Ok(_) => winners.push(rival),
-                Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {}
-                Err(error) => refusal = Some(error),
+                Err(error) if is_refusal(&error) => losers += 1,
+                Err(error) => failure = Some(error),
             }
         }
         let written_at = self.host.clock.monotonic();
@@ -97,12 +98,15 @@ impl Meadow {
             let modified_ms = body.meta.last_modified.timestamp_millis();
             (modified_ms, body.into_bytes())
         });
-        match (winners.as_slice(), found, refusal) {
+        match (winners.as_slice(), found, failure) {
             ([_, _, ..], _, _) => Err(self.unfit(format!(
                 "{} of {RIVALS} concurrent creates of one key were all acknowledged",
                 winners.len()
             ))),
             ([winner], Some((modified_ms, found)), _) if found == bodies[*winner] => {
+                if losers == 0 {
+                    self.prove_refusal(&path, key).await?;
+                }
                 Ok(StoreTime {
                     modified_ms,
                     written_at,
@@ -119,6 +123,32 @@ impl Meadow {
         }
     }
 
+    /// For a store that has taken one of the rivals and answered none of the others, as one that takes a
+    /// write a second of one key: another create must be refused because the object is there.
+    async fn prove_refusal(&self, path: &Path, key: &str) -> Result<()> {
+        let began_at = Instant::now();
+        let mut tries = 0;
+        loop {
+            let body = Bytes::from(format!("{key} late {tries}"));
+            let created = self.rooted.try_create(path, body.into(), Names::default());
+            match created.await {
+                Ok(_) => {
+                    let what = "a create of an object that was there was acknowledged";
+                    return Err(self.unfit(what.into()));
+                }
+                Err(error) if is_refusal(&error) => return Ok(()),
+                Err(error)
+                    if is_transient(&error) && began_at.elapsed() < self.rooted.retry.deadline =>
+                {
+                    tracing::debug!(%error, tries, "no refusal yet, trying again");
+                }
+                Err(error) => return Err(super::store_error("creating", key, error)),
+            }
+            tokio::time::sleep(self.rooted.retry.pause(tries)).await;
+            tries += 1;
+        }
+    }
+
     fn unfit(&self, what: String) -> Error {
         Error::rejected(format!(
             "{} cannot be a meadow: {what}. It ignores or races `If-None-Match: *`, and commits \
@@ -127,6 +157,13 @@ impl Meadow {
             self.label()
         ))
     }
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }
+    )
 }
 
 /// A newer format is another build's business: nothing may be written to such a meadow.

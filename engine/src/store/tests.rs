@@ -415,6 +415,20 @@ async fn a_store_that_ignores_the_condition_is_refused() {
     assert_eq!(keys(&meadow, "_swarm", None).await, [""; 0]);
 }
 
+/// As of a store that takes one write a second of one key.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_one_rival_must_refuse_a_later_one() {
+    let careless = Arc::new(FaultyStore::without_conditions(Arc::new(InMemory::new())));
+    let meadow = Meadow::over(careless.clone(), "careless://b", &host(), &settings());
+    careless.fail_puts([Fault::Before; 9]);
+    let error = meadow.prove().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert_eq!(keys(&meadow, "_swarm", None).await, [""; 0]);
+    let (store, meadow) = faulty();
+    store.fail_puts([Fault::Before; 7]);
+    meadow.prove().await.unwrap();
+}
+
 #[tokio::test]
 async fn good_stores_are_proved_and_nothing_is_left_of_it() {
     let (_directory, meadows) = both().await;
