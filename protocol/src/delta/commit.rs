@@ -126,7 +126,7 @@ pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CommitError> {
         let line: Line = serde_json::from_slice(line).map_err(|e| at(e.to_string()))?;
         if let Some(info) = &line.commit_info {
             read_info(info, &mut commit);
-            if line_count == 1 {
+            if line_count == 1 && !crate::planted!(CommitUnchecked) {
                 seal = read_seal(info)?;
                 if seal.is_some_and(|(_, checksum)| crc32(rest) != checksum) {
                     // The count tells a cut commit from a changed one.
