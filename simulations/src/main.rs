@@ -20,6 +20,7 @@ mod process;
 mod rng;
 mod scenarios;
 mod spill;
+mod totals;
 mod trace;
 mod workload;
 mod world;
@@ -60,10 +61,17 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         processes: usize,
     },
-    /// Runs all scenarios with seeds nobody has seen
+    /// Runs all scenarios, each by its share, and reports at the end what failed and what was covered
     Soak {
+        /// Begins no seed after so many minutes
+        #[arg(long, required_unless_present = "seeds")]
+        minutes: Option<u64>,
+        /// So many seeds over all scenarios
         #[arg(long)]
-        minutes: u64,
+        seeds: Option<u64>,
+        /// The first seed; one that nobody has seen when absent
+        #[arg(long)]
+        first: Option<u64>,
         #[arg(long, default_value_t = 2)]
         processes: usize,
     },
@@ -140,23 +148,12 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let jobs = (seed..seed.saturating_add(seeds)).map(move |seed| Job::new(scenario, seed));
             run_all(jobs, processes)
         }
-        Command::Soak { minutes, processes } => {
-            let start = Instant::now();
-            let honest: Vec<_> = scenarios::ALL
-                .iter()
-                .filter(|scenario| !scenario.is_sabotaged)
-                .collect();
-            let first = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)?
-                .as_micros() as u64;
-            let seeds =
-                (0..).take_while(move |_| start.elapsed() < Duration::from_secs(60 * minutes));
-            let jobs = seeds.map(move |index| {
-                let scenario = honest[index % honest.len()].name;
-                Job::new(scenario, first + index as u64)
-            });
-            run_all(jobs, processes)
-        }
+        Command::Soak {
+            minutes,
+            seeds,
+            first,
+            processes,
+        } => soak(minutes, seeds, first, processes),
         Command::Meta {
             scenario,
             seed,
@@ -242,6 +239,26 @@ fn run_all(
         (0, _) => ExitCode::from(child::EXIT_FORBIDDEN),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// All scenarios, until one of the limits is reached.
+fn soak(
+    minutes: Option<u64>,
+    seeds: Option<u64>,
+    first: Option<u64>,
+    processes: usize,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let limit = minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let first = first.unwrap_or(since_epoch.as_micros() as u64);
+    let seeds = first..first.saturating_add(seeds.unwrap_or(u64::MAX));
+    let in_time = seeds.take_while(|_| limit.is_none_or(|limit| start.elapsed() < limit));
+    let jobs = in_time.zip(scenarios::turn().into_iter().cycle());
+    run_all(
+        jobs.map(|(seed, scenario)| Job::new(scenario, seed)),
+        processes,
+    )
 }
 
 fn print_trace(scenario: &str, seed: u64) -> Result<ExitCode, Box<dyn std::error::Error>> {

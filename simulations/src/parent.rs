@@ -4,10 +4,11 @@
 
 use crate::child::{EXIT_FORBIDDEN, RESULT_MARK, SimulationResult};
 use crate::process;
-use std::collections::{BTreeMap, VecDeque};
+use crate::totals::Totals;
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -15,19 +16,6 @@ use std::time::{Duration, Instant};
 const TAIL_LINES: usize = 40;
 /// Real time after which a simulation is taken to hang.
 const HANG_AFTER: Duration = Duration::from_secs(180);
-
-/// What simulations are for: a summary shows it also when it never happened.
-const NEVER_MISSED: [&str; 9] = [
-    "claims",
-    "commit_conflicts",
-    "coordinators_killed",
-    "duplicate_outputs",
-    "objects_damaged",
-    "power_cuts_with_something_unsynced",
-    "reclaims",
-    "replies_lost_on_commits",
-    "spill_files",
-];
 
 /// One scenario with one seed.
 #[derive(Clone, Debug)]
@@ -71,6 +59,8 @@ pub struct Report {
     pub trace: Vec<u8>,
     pub stderr: String,
     pub took: Duration,
+    /// Processor time.
+    pub cpu: Duration,
 }
 
 impl Report {
@@ -155,10 +145,10 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
         drop(running);
         errors.join().unwrap_or_default()
     });
-    let status = child
+    let child = child
         .into_inner()
-        .map_err(|_| io::Error::other("the watcher panicked"))?
-        .wait()?;
+        .map_err(|_| io::Error::other("the watcher panicked"))?;
+    let (status, cpu) = wait(&child)?;
     Ok(Report {
         job: job.clone(),
         result: last,
@@ -167,88 +157,26 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
         trace,
         stderr,
         took: start.elapsed(),
+        cpu,
     })
 }
 
-/// Sums over many simulations.
-#[derive(Debug, Default)]
-pub struct Totals {
-    pub run_count: u64,
-    pub failure_count: u64,
-    pub forbidden_count: u64,
-    pub simulated_ms: u64,
-    pub node_ms: u64,
-    pub event_count: u64,
-    pub coverage: BTreeMap<String, u64>,
-}
-
-impl Totals {
-    fn add(&mut self, report: &Report) {
-        self.run_count += 1;
-        self.forbidden_count += u64::from(report.forbidden);
-        if let Some(failure) = report.failure() {
-            self.failure_count += 1;
-            report.print_failure(&failure);
-        }
-        if let Some(result) = &report.result {
-            self.simulated_ms += result.simulated_ms;
-            self.node_ms += result.node_ms;
-            self.event_count += result.event_count;
-            for (what, count) in &result.coverage {
-                *self.coverage.entry(what.clone()).or_default() += count;
-            }
-        }
-    }
-
-    pub fn print(&self, took: Duration) {
-        if self.forbidden_count > 0 {
-            println!(
-                "{} skipped: address randomisation cannot be switched off here",
-                self.forbidden_count
-            );
-        }
-        println!(
-            "{} runs, {} failed, {} events, {:.1} simulated seconds in {:.1} s",
-            self.run_count,
-            self.failure_count,
-            self.event_count,
-            self.simulated_ms as f64 / 1000.0,
-            took.as_secs_f64()
-        );
-        let (node_seconds, cpu) = (self.node_ms as f64 / 1000.0, cpu_of_children());
-        println!(
-            "{:.2} node-hours in {:.1} s of one core: {:.0} node-seconds a second",
-            node_seconds / 3_600.0,
-            cpu.as_secs_f64(),
-            node_seconds / cpu.as_secs_f64().max(0.001)
-        );
-        println!("  {:>10} {:>12}", "in all", "a 1,000 runs");
-        let runs = self.run_count.max(1) as f64;
-        for (what, count) in &self.coverage {
-            println!(
-                "  {count:>10} {:>12.1} {what}",
-                *count as f64 * 1_000.0 / runs
-            );
-        }
-        let missed = NEVER_MISSED
-            .iter()
-            .filter(|what| self.coverage.get(**what).is_none_or(|n| *n == 0));
-        missed.for_each(|what| println!("  {:>10} {:>12} {what}", 0, 0));
-    }
-}
-
-/// Processor time of all children that have ended.
-fn cpu_of_children() -> Duration {
+/// Waits for a process; gives its exit status and its processor time.
+fn wait(child: &Child) -> io::Result<(ExitStatus, Duration)> {
     // SAFETY: a plain structure of numbers, which the call fills.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
-        usage
-    };
+    let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
+    // SAFETY: both may be written; the process is ours, and nobody else waits for it.
+    while unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, &mut usage) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
-    time(usage.ru_utime) + time(usage.ru_stime)
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Ok((ExitStatus::from_raw(status), cpu))
 }
 
 /// Runs jobs on several processes at a time until there is none left.

@@ -1,6 +1,7 @@
 //! Planted mistakes: each is the kind of bug that an invariant exists for. The list is run with one
 //! command, which says by which checker and at which seed each was found.
 
+use crate::checkers;
 use crate::parent::{self, Job};
 use apiary_protocol::planted::{MARK, Mistake};
 use std::io;
@@ -10,13 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Seeds after which a mistake counts as not found.
 pub const SEEDS_MAX: u64 = 500;
 
+/// How much of a violation is shown.
+const SHOWN: usize = 160;
+
 /// A mistake, and where it should be found.
 #[derive(Debug)]
 pub struct Planted {
     pub name: &'static str,
     pub mistake: Mistake,
     pub scenario: &'static str,
-    /// Beginnings of the violations that may find it.
+    /// The invariants that it breaks: whatever else finds it has not found it.
     pub finders: &'static [&'static str],
 }
 
@@ -38,46 +42,45 @@ pub const ALL: &[Planted] = &[
         "commit-faults",
         "LEDGER-2",
         "LEDGER-3",
-        "QUERY-1"
+        "LEDGER-4"
     ),
     planted!(
         "refusal-is-ours",
         RefusalIsOurs,
         "commit-faults",
         "LEDGER-1",
-        "LEDGER-2",
-        "QUERY-1"
+        "LEDGER-2"
     ),
     planted!(
         "no-sync",
         NoSync,
         "power-cuts",
-        "apiary.json is corrupt",
         "LEDGER-1",
         "LEDGER-2",
         "LEDGER-4",
-        "QUERY-1"
+        "NODE-1"
     ),
+    // An answer that is lost is not read back either.
     planted!(
         "commit-overwritten",
         CommitOverwritten,
         "commit-faults",
         "LEDGER-1",
         "LEDGER-2",
-        "QUERY-1"
+        "LEDGER-4"
     ),
     planted!(
         "registry-overwritten",
         RegistryOverwritten,
-        "swarm",
-        "LEDGER-1",
-        "LEDGER-2"
+        "commit-faults",
+        "LEDGER-1"
     ),
     planted!(
         "stale-rebase",
         StaleRebase,
         "commit-faults",
         "LEDGER-2",
+        "LEDGER-3",
         "QUERY-1"
     ),
     planted!(
@@ -85,40 +88,17 @@ pub const ALL: &[Planted] = &[
         LostIsLanded,
         "commit-faults",
         "LEDGER-1",
-        "LEDGER-2",
-        "QUERY-1"
+        "LEDGER-2"
     ),
     planted!(
         "transaction-forgotten",
         TransactionForgotten,
         "commit-faults",
-        "LEDGER-2",
-        "LEDGER-3",
-        "QUERY-1"
+        "LEDGER-3"
     ),
-    planted!(
-        "commit-skipped",
-        CommitSkipped,
-        "commit-faults",
-        "LEDGER-2",
-        "QUERY-1"
-    ),
-    planted!(
-        "stale-snapshot",
-        StaleSnapshot,
-        "commit-faults",
-        "LEDGER-2",
-        "QUERY-1"
-    ),
-    planted!(
-        "named-cell-swept",
-        NamedCellSwept,
-        "ddl-crash",
-        "the ledger names this cell and it does not exist",
-        "LEDGER-4",
-        "QUERY-1",
-        "LEDGER-2"
-    ),
+    planted!("commit-skipped", CommitSkipped, "commit-faults", "QUERY-1"),
+    planted!("stale-snapshot", StaleSnapshot, "commit-faults", "QUERY-1"),
+    planted!("named-cell-swept", NamedCellSwept, "ddl-crash", "LEDGER-4"),
     planted!(
         "place-reused",
         PlaceReused,
@@ -129,7 +109,14 @@ pub const ALL: &[Planted] = &[
     ),
     planted!("no-mark", NoMark, "ddl-crash", "KEEPER-1"),
     planted!("output-overwritten", OutputOverwritten, "swarm", "QUERY-2"),
-    planted!("chunk-unchecked", ChunkUnchecked, "swarm-damage", "QUERY-1"),
+    // Changed rows are wrong or cannot be decoded.
+    planted!(
+        "chunk-unchecked",
+        ChunkUnchecked,
+        "swarm-damage",
+        "QUERY-1",
+        "QUERY-3"
+    ),
     planted!(
         "output-unchecked",
         OutputUnchecked,
@@ -151,22 +138,29 @@ pub const ALL: &[Planted] = &[
         "LEDGER-2"
     ),
     planted!("claim-kept", ClaimKept, "swarm", "QUERY-3", "SWARM-1"),
-    planted!(
-        "lost-input-kept",
-        LostInputKept,
-        "swarm-damage",
-        "QUERY-3",
-        "QUERY-1"
-    ),
+    planted!("lost-input-kept", LostInputKept, "swarm-damage", "QUERY-3"),
     planted!("cancel-lost", CancelLost, "swarm", "KEEPER-1"),
-    planted!("live-query-swept", LiveQuerySwept, "swarm", "QUERY-1"),
+    planted!("live-query-swept", LiveQuerySwept, "swarm", "QUERY-3"),
     planted!("heartbeat-kept", HeartbeatKept, "smoke", "KEEPER-1"),
     planted!(
         "unknown-is-success",
         UnknownIsSuccess,
         "commit-faults",
         "LEDGER-1",
-        "LEDGER-2",
+        "LEDGER-2"
+    ),
+    planted!(
+        "cache-unchecked",
+        CacheUnchecked,
+        "commit-faults",
+        "CACHE-1",
+        "QUERY-1"
+    ),
+    planted!("wall-clock", WallClock, "swarm", "MEMBER-1"),
+    planted!(
+        "commit-unchecked",
+        CommitUnchecked,
+        "ledger-damage",
         "QUERY-1"
     ),
 ];
@@ -183,7 +177,7 @@ struct Found {
 
 /// Runs the list; true when all were found by a checker that should.
 pub fn run_all(processes: usize, only: Option<&str>) -> io::Result<bool> {
-    println!("{MARK}");
+    println!("{MARK}\n\n| mistake | scenario | first seed | found by |\n|---|---|---|---|");
     let list: Vec<&Planted> = ALL
         .iter()
         .filter(|planted| only.is_none_or(|only| only == planted.name))
@@ -228,16 +222,18 @@ fn hunt(planted: &Planted) -> io::Result<Option<Found>> {
 }
 
 fn is_finder(planted: &Planted, violation: &str) -> bool {
-    let mut finders = planted.finders.iter();
-    finders.any(|finder| violation.contains(finder))
+    let broken = checkers::invariant_of(violation);
+    broken.is_some_and(|invariant| planted.finders.contains(&invariant))
 }
 
+/// A row of a table.
 fn told(planted: &Planted, found: Option<&Found>, is_right: bool) -> String {
     let Planted { name, scenario, .. } = planted;
     let Some(Found { seed, violation }) = found else {
-        return format!("NOT FOUND {name}: {scenario}, {SEEDS_MAX} seeds");
+        return format!("| {name} | `{scenario}` | not found in {SEEDS_MAX} seeds | |");
     };
+    let wrong = if is_right { "" } else { "NOT BY ITS CHECKER: " };
     let first = violation.lines().next().unwrap_or_default();
-    let how = if is_right { "found" } else { "FOUND OTHERWISE" };
-    format!("{how} {name}: {scenario} seed {seed}: {first}")
+    let shown: String = first.chars().take(SHOWN).collect();
+    format!("| {name} | `{scenario}` | {seed} | {wrong}{shown} |")
 }

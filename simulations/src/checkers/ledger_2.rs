@@ -3,7 +3,13 @@
 
 use crate::workload::model::{Fate, Writes};
 use crate::workload::rows::Row;
+use apiary_engine::error::Error;
 use std::collections::BTreeMap;
+
+/// A write that ends with an error of a kind that no retry mends, though nothing is wrong with it.
+pub fn unexplained(error: Error) -> String {
+    format!("LEDGER-2: a write fails with {error}")
+}
 
 pub fn check(writes: &Writes, rows: &[Row]) -> Result<(), String> {
     let mut counts: BTreeMap<u64, u64> = BTreeMap::new();

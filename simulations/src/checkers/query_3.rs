@@ -1,13 +1,19 @@
-//! QUERY-3: a query ends. While things go wrong it may take its time; once nothing does any more it
+//! QUERY-3: a query ends, with an answer, an abandonment report or a deadline. While things go wrong it may take its time; once nothing does any more it
 //! ends soon, and not only by its deadline.
 
 use crate::clock;
+use apiary_engine::error::Error;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a statement may take when nothing goes wrong: one attempt that hangs and is found out, or
 /// one node that died unseen, for each of a few stages; and once more, when an output was lost.
 pub const CALM_MAX: Duration = Duration::from_secs(180);
+
+/// A statement that ends otherwise.
+pub fn unexplained(error: Error) -> String {
+    format!("QUERY-3: a statement ends with an error that nothing explains: {error}")
+}
 
 /// The statements that clients wait for, and since when.
 #[derive(Debug, Default)]

@@ -23,6 +23,10 @@ pub(super) struct Content {
     /// As of the last sync; `None` when it never was.
     pub synced: Option<Bytes>,
     pub modified_us: i64,
+    /// It is not what was written.
+    pub is_spoiled: bool,
+    /// And somebody has read it.
+    pub was_read_spoiled: bool,
 }
 
 /// A change of names that no directory sync has covered yet.
@@ -152,11 +156,14 @@ impl Disk {
             bytes: Bytes::new(),
             synced: None,
             modified_us,
+            is_spoiled: false,
+            was_read_spoiled: false,
         });
         let (start, end) = (offset as usize, offset as usize + room);
         let mut whole = content.bytes.to_vec();
         whole.resize(whole.len().max(end), 0);
         whole[start..end].copy_from_slice(&bytes[..room]);
+        content.is_spoiled &= start > 0 || end < whole.len();
         content.bytes = whole.into();
         content.modified_us = modified_us;
         if let Some(free) = &mut self.free_bytes {

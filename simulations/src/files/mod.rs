@@ -12,13 +12,14 @@
 
 mod disk;
 mod power;
+mod rot;
 #[cfg(test)]
 mod tests;
 
 use crate::trace::{Trace, checksum};
 use apiary_engine::host::{DirectoryEntry, FileStatus, Files, OpenFile};
 use bytes::Bytes;
-use disk::{Disk, Entry, NameChange, missing};
+use disk::{Disk, Entry, FileId, NameChange, missing};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -145,6 +146,7 @@ impl SimFiles {
 struct Opened {
     files: SimFiles,
     path: PathBuf,
+    id: FileId,
     status: FileStatus,
     bytes: Bytes,
 }
@@ -161,7 +163,10 @@ impl OpenFile for Opened {
             range.start,
             range.end
         );
-        self.files.call(what, |_| {
+        self.files.call(what, |disk| {
+            if let Some(content) = disk.contents.get_mut(&self.id) {
+                content.was_read_spoiled = content.is_spoiled;
+            }
             if range.start > range.end || range.end > self.bytes.len() as u64 {
                 return Err(Error::from(ErrorKind::UnexpectedEof));
             }
@@ -331,6 +336,7 @@ impl Files for SimFiles {
             Ok(Box::new(Opened {
                 files,
                 path,
+                id,
                 status,
                 bytes,
             }) as Box<dyn OpenFile>)

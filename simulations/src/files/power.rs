@@ -48,13 +48,15 @@ impl SimFiles {
             let path = path.display();
             self.trace
                 .event(&self.node, format_args!("left {path} {how} {was} -> {is}"));
+            content.is_spoiled |= left != content.bytes;
             content.bytes = left;
         }
         let live: Vec<FileId> = reachable.values().filter_map(Entry::file).collect();
         disk.contents.retain(|id, _| live.contains(id));
-        disk.contents
-            .values_mut()
-            .for_each(|content| content.synced = Some(content.bytes.clone()));
+        disk.contents.values_mut().for_each(|content| {
+            content.synced = Some(content.bytes.clone());
+            content.was_read_spoiled = false;
+        });
         disk.names = reachable.clone();
         disk.durable_names = reachable;
         disk.fuse = None;

@@ -1,6 +1,7 @@
 //! Damage to coordination objects: what a bad disk, a bad link or a person with a broom does to them.
 //!
-//! Commits, cells and the registry are left alone: what is lost of those is lost.
+//! Commits, cells and the registry are left alone, but where a scenario replaces them itself: what is lost
+//! of those is lost.
 
 use super::SimStore;
 use crate::rng::Rng;
@@ -33,6 +34,14 @@ fn kind(key: &str) -> &str {
 }
 
 impl SimStore {
+    /// Puts something else in an object's place, unseen by the watch.
+    pub async fn replace(&self, key: &str, body: Bytes, how: &str) -> Result<()> {
+        let key = Path::from(key);
+        self.0.content.put(&key, body.into()).await?;
+        self.note_damage(&key, how);
+        Ok(())
+    }
+
     /// Damages an object in one of five ways; the rows of an output, which whoever reads its index alone
     /// does not see, in one.
     pub async fn damage(&self, key: &Path, rows: bool, rng: &mut Rng) -> Result<()> {

@@ -109,7 +109,7 @@ impl Faults {
             after_effect: rng.between(20, 200),
             refused_create: rng.between(20, 200),
             throttled: rng.between(20, 100),
-            silent: rng.between(0, 5),
+            silent: rng.between(0, 15),
             broken_body: rng.between(0, 50),
             slow_body: rng.between(0, 50),
             latency: Latency {

@@ -123,6 +123,7 @@ impl StoreView {
         };
         let what = match met {
             true if key.contains("/_delta_log/") => "commit_conflicts",
+            true if key.starts_with("_registry/") => "registry_conflicts",
             true if key.contains("/claims/") => "claims_met",
             true if key.contains("/outputs/") => "duplicate_outputs",
             false if key.contains("/outputs/") => "outputs",

@@ -14,10 +14,10 @@ pub struct Profile {
 
 /// A directory on the SD card of a small board.
 ///
-/// The card class A1 promises 1,500 random reads and 500 random writes of 4 KiB in a second (SD
-/// Association, Application Performance Class): 0.7 ms for a read, and four of 2 ms for a durable write,
-/// which syncs a file and two directories. Class 10 promises 10 MB/s. A card may be busy with itself for
-/// 250 ms (SD Physical Layer Simplified Specification, write timeout).
+/// A card of application class A1 makes 1,500 random reads and 500 random writes of 4 KiB a second, and
+/// writes 10 MB/s in a row (SD Association, Application Performance Class): 0.7 ms for a read, and four
+/// of 2 ms for a durable write, which syncs a file and two directories. A write may take 250 ms (SanDisk
+/// SD Card Product Manual 2.2, 4.7.2). How often it does nobody says: that is made up.
 const SD_CARD: Latency = Latency {
     least_us: 700,
     most_us: 8_000,
@@ -26,10 +26,10 @@ const SD_CARD: Latency = Latency {
     tail_factor: 250,
 };
 
-/// A server with hard disks in the same house.
+/// A server in the same house.
 ///
-/// Writing 1 KB takes 14, 25 and 46 ms, 1 MB 11 to 55 ms on three of them (putf.sh/benchmarks,
-/// single-file write latency). Nobody gives a tail.
+/// Writing 1 KB takes 14, 25 and 46 ms, 1 MB 11 to 55 ms, 10 MB 18 to 117 ms with two servers on two file
+/// systems (putf.sh/benchmarks, single-file write latency). Nobody gives a tail.
 const HOME_S3: Latency = Latency {
     least_us: 14_000,
     most_us: 46_000,
@@ -40,9 +40,10 @@ const HOME_S3: Latency = Latency {
 
 /// Amazon S3 from the same region.
 ///
-/// First byte and small objects: roughly 100 to 200 ms; 85 to 90 MB/s for a request (AWS, Best practices
-/// design patterns: optimizing Amazon S3 performance). The same page advises to ask again what is among
-/// the slowest twentieth, or takes more than two seconds: a tail of twenty times.
+/// First byte and small objects: roughly 100 to 200 ms; a request for each 85 to 90 MB/s; a small one is
+/// best repeated after two seconds, which is the length of the tail (AWS, Best practices design patterns:
+/// optimizing Amazon S3 performance). How many are in it AWS does not say: a twentieth, the share of large
+/// requests that it advises to repeat.
 const AWS_S3: Latency = Latency {
     least_us: 100_000,
     most_us: 200_000,

@@ -16,6 +16,9 @@ pub struct Watch {
 impl Watch {
     /// Counts what failures are written as outputs.
     pub fn written(&self, key: &str, body: &Bytes, trace: &Trace) {
+        if key.starts_with("_swarm/queries/") && key.contains("/failures/") {
+            trace.count("attempts_failed", 1);
+        }
         let seen = self.outputs.lock().written(key, body);
         match seen.and_then(|()| chamber_1::check(key, body)) {
             Ok(Some(output)) => {

@@ -4,13 +4,15 @@
 //! until everything that crashes left is swept.
 
 use super::node;
-use crate::checkers::{self, keeper_1, ledger_1, reader};
+use crate::checkers::{self, cache_1, keeper_1, ledger_1, ledger_2, node_1, query_3, reader};
 use crate::clock::SimClock;
 use crate::host::Hardware;
 use crate::object_store::{Faults, SimStore};
 use crate::trace::Trace;
 use crate::workload::client::{self, Writer};
 use crate::workload::model::Model;
+use crate::workload::namer::Namer;
+use crate::workload::outsider;
 use crate::workload::rows::CREATE_FRAME;
 use crate::world::{Computer, Running, World};
 use apiary_actors::Node;
@@ -18,7 +20,7 @@ use apiary_engine::error::ErrorKind;
 use apiary_engine::host::Host;
 use apiary_engine::settings::Settings;
 use futures::FutureExt;
-use futures::future::{Either, select, try_join_all};
+use futures::future::{Either, select, try_join, try_join_all};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 const NODE_COUNT: u64 = 3;
 const WRITERS_PER_NODE: u64 = 2;
 const WRITES_PER_WRITER: u64 = 8;
+const CHANGES_PER_NAMER: u64 = 4;
 const CRASH_COUNT: u64 = 2;
 
 type Life = JoinHandle<Result<(), String>>;
@@ -37,6 +40,9 @@ type Life = JoinHandle<Result<(), String>>;
 struct Place {
     computer: Computer,
     writers: Vec<Arc<Mutex<Writer>>>,
+    namer: Arc<Mutex<Namer>>,
+    /// Another program writes the frame from there.
+    has_outsider: bool,
     running: Option<Running>,
     life: Option<Life>,
 }
@@ -53,9 +59,13 @@ pub fn run(world: &mut World) -> Result<(), String> {
     for place in &mut places {
         place.start(world, &model, deadline_ms)?;
     }
+    let mut rot = world.rng.fork("rot");
     for _ in 0..CRASH_COUNT {
         let pause = Duration::from_millis(world.rng.between(100, 4_000));
         step(world, &mut places, pause)?;
+        for place in &places {
+            node::rot_cache(&place.computer, &mut rot);
+        }
         let victim = world.rng.below(NODE_COUNT) as usize;
         if let Some(running) = places[victim].running.take() {
             world.crash(running);
@@ -73,7 +83,8 @@ pub fn run(world: &mut World) -> Result<(), String> {
             "QUERY-3: writers have not finished ten minutes after the faults stopped".into(),
         );
     }
-    finish(world, &model)
+    let namers = places.iter().map(|place| place.namer.clone()).collect();
+    finish(world, &model, namers)
 }
 
 /// A deadline that a few retries use up, so that clients see failures too.
@@ -101,9 +112,12 @@ fn place(world: &mut World, model: &Model, index: u64) -> Place {
         .map(|writer| Writer::new(writer, count, model, &world.trace, &world.rng))
         .map(|writer| Arc::new(Mutex::new(writer)))
         .collect();
+    let namer = Namer::new(index, CHANGES_PER_NAMER, &world.trace, &world.rng);
     Place {
         computer,
         writers,
+        namer: Arc::new(Mutex::new(namer)),
+        has_outsider: index == 0,
         running: None,
         life: None,
     }
@@ -119,7 +133,7 @@ fn prepare(world: &mut World) -> Result<(), String> {
         client::execute(&started, CREATE_FRAME).await?;
         started.shutdown().await
     });
-    made.map_err(|error| error.to_string())
+    made.map_err(|error| format!("preparing: {error}"))
 }
 
 impl Place {
@@ -133,29 +147,60 @@ impl Place {
             world.trace.clone(),
         );
         let (writers, model, rng) = (self.writers.clone(), model.clone(), running.rng("watcher"));
+        let namer = self.namer.clone();
+        let disk = self.computer.disk.clone();
+        let outsider = self.has_outsider.then(|| {
+            let rng = running.rng("outsider");
+            outsider::run(store.clone(), node::LOCATION, trace.clone(), rng)
+        });
         self.life = Some(running.spawn(async move {
             let started =
                 start_despite_faults(&store, &host, settings(deadline_ms), &trace).await?;
-            let watch = client::watch(started.clone(), model, trace.clone(), rng, None);
-            let watcher = AbortOnDropHandle::new(tokio::spawn(watch));
-            let writing = try_join_all(writers.iter().map(|writer| async {
-                // A crash drops this future and with it the lock; the writer keeps its place.
-                writer
-                    .lock()
-                    .await
-                    .write_until(&started, WRITES_PER_WRITER)
-                    .await
-            }));
-            match select(pin!(writing), pin!(client::first_violation(watcher))).await {
-                Either::Left((written, _)) => written.map_err(|error| error.to_string())?,
-                Either::Right((violation, _)) => return Err(violation),
-            };
+            // It goes with the power of this computer.
+            let _outsider = outsider.map(|work| AbortOnDropHandle::new(tokio::spawn(work)));
+            let watch = client::watch(started.clone(), model.clone(), trace.clone(), rng, None);
+            let worked = work(&started, &writers, &namer, watch).await;
+            if let Err(violation) = worked {
+                return Err(node::blame_on(&store, &model, violation).await);
+            }
+            disk.forget_reads();
+            let all_read = node::read_cells(&started).await.is_ok();
             let counted = node::count_cache(&started, &trace).await;
-            counted.map_err(|error| error.to_string())?;
-            started.shutdown().await.map_err(|error| error.to_string())
+            counted.map_err(query_3::unexplained)?;
+            let stopped = started.shutdown().await;
+            stopped.map_err(node_1::does_not_stop)?;
+            node_1::check("a node", &started)?;
+            // What one that failed had begun to read, nobody was told.
+            if all_read {
+                cache_1::check(&disk)
+            } else {
+                Ok(())
+            }
         }));
         self.running = Some(running);
         Ok(())
+    }
+}
+
+/// Lets all writers and the namer finish, or gives what a watcher found meanwhile.
+async fn work(
+    started: &Node,
+    writers: &[Arc<Mutex<Writer>>],
+    namer: &Mutex<Namer>,
+    watch: impl Future<Output = Result<(), String>> + Send + 'static,
+) -> Result<(), String> {
+    let watcher = AbortOnDropHandle::new(tokio::spawn(watch));
+    let writing = try_join_all(writers.iter().map(|writer| async {
+        // A crash drops this future and with it the lock; the writer keeps its place.
+        let mut writer = writer.lock().await;
+        let written = writer.write_until(started, WRITES_PER_WRITER).await;
+        written.map_err(ledger_2::unexplained)
+    }));
+    let naming = async { namer.lock().await.work(started).await };
+    let working = try_join(writing, naming);
+    match select(pin!(working), pin!(client::first_violation(watcher))).await {
+        Either::Left((worked, _)) => worked.map(drop),
+        Either::Right((violation, _)) => Err(violation),
     }
 }
 
@@ -173,7 +218,7 @@ async fn start_despite_faults(
                 trace.event("client", format_args!("start failed: {error}"));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(format!("start: {error}")),
+            Err(error) => return Err(node_1::does_not_start(error)),
         }
     }
 }
@@ -186,7 +231,7 @@ fn step(world: &mut World, places: &mut [Place], limit: Duration) -> Result<bool
         lives.push(&mut place.life);
         nodes.extend(&place.running);
     }
-    let mut violation = None;
+    let (mut violation, store) = (None, world.store.clone());
     let all_ended = world.run_all(&nodes, limit, || {
         for life in &mut lives {
             match life.as_mut().and_then(|life| life.now_or_never()) {
@@ -197,37 +242,34 @@ fn step(world: &mut World, places: &mut [Place], limit: Duration) -> Result<bool
             }
             **life = None;
         }
+        if let Err(error) = store.check() {
+            violation = Some(error);
+        }
         violation.is_some() || lives.iter().all(|life| life.is_none())
     });
     violation.map_or(Ok(all_ended), Err)
 }
 
-/// Reads the frame without faults, by a node and independently.
-fn finish(world: &mut World, model: &Model) -> Result<(), String> {
+/// Reads the frame without faults, by a node and independently, before and after house is kept.
+fn finish(world: &mut World, model: &Model, namers: Vec<Arc<Mutex<Namer>>>) -> Result<(), String> {
     let computer = world.computer("reader", Hardware::default());
     let running = world.start(&computer).map_err(|error| error.to_string())?;
     running.block_on(async {
-        let violation = |error: apiary_engine::Error| error.to_string();
-        let started = node::start_on_store(&world.store, &running.host, node::sweeping_settings())
-            .await
-            .map_err(violation)?;
-        let objects = world
-            .store
-            .objects()
-            .await
-            .map_err(|error| error.to_string())?;
-        let location = node::location(&started).await.map_err(violation)?;
-        let frame = node::read_frame(&objects, &location, &world.trace)?;
-        model.with(|writes| checkers::check_frame(writes, &frame, &mut ledger_1::Seen::new()))?;
-        let rows = client::read_all(&started, &world.trace)
-            .await
-            .map_err(violation)?;
-        model.with(|writes| checkers::check_rows(writes, &rows))?;
+        let started =
+            node::start_on_store(&world.store, &running.host, node::sweeping_settings()).await;
+        let started = started.map_err(node_1::does_not_start)?;
+        check_frame(world, model, &started).await?;
+        for namer in &namers {
+            namer.lock().await.check(&started).await?;
+        }
         world
             .trace
             .count("batches_at_the_end", model.acknowledged_count() as u64);
         check_house(world).await?;
-        started.shutdown().await.map_err(violation)?;
+        world.store.check()?;
+        check_frame(world, model, &started).await?;
+        started.shutdown().await.map_err(node_1::does_not_stop)?;
+        node_1::check("the reader", &started)?;
         let left = world
             .store
             .objects()
@@ -235,6 +277,18 @@ fn finish(world: &mut World, model: &Model) -> Result<(), String> {
             .map_err(|error| error.to_string())?;
         keeper_1::check(left.keys().map(String::as_str))
     })
+}
+
+async fn check_frame(world: &World, model: &Model, started: &Node) -> Result<(), String> {
+    let objects = world.store.objects().await;
+    let objects = objects.map_err(|error| error.to_string())?;
+    let location = node::location(started).await;
+    let location = location.map_err(query_3::unexplained)?;
+    let frame = node::read_frame(&objects, &location, &world.trace)?;
+    model.with(|writes| checkers::check_frame(writes, &frame, &mut ledger_1::Seen::new()))?;
+    let rows = client::read_all(started, &world.trace).await;
+    let rows = rows.map_err(query_3::unexplained)?;
+    model.with(|writes| checkers::check_rows(writes, &rows))
 }
 
 /// Lets the node live on past every age of sweeping.

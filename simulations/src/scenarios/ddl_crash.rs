@@ -3,13 +3,14 @@
 //! a name can always be used again. The last node lives on until all that makers left is swept.
 
 use super::node;
-use crate::checkers::{keeper_1, reader};
+use crate::checkers::{keeper_1, ledger_1, ledger_4, node_1, query_3, reader};
 use crate::host::Hardware;
 use crate::rng::Rng;
 use crate::workload::client;
 use crate::world::{Computer, Lived, Running, World};
 use apiary_actors::Node;
 use apiary_engine::error::{Error, ErrorKind};
+use apiary_protocol::names::FrameName;
 use arrow::array::{Int64Array, RecordBatch};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +45,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
             .start(&story.computer)
             .map_err(|error| error.to_string())?;
         if let Lived::ToTheEnd(result) = running.block_on_until_dark(live(&mut story, &running)) {
-            result.map_err(|violation| format!("life {life}: {violation}"))?;
+            result.map_err(|violation| format!("{violation} (in life {life})"))?;
             story.computer.disk.cut_now();
         }
         world.crash(running);
@@ -64,7 +65,8 @@ pub fn run(world: &mut World) -> Result<(), String> {
         check(&mut story, &running, &started).await?;
         check_house(&story, &running).await?;
         check(&mut story, &running, &started).await?;
-        started.shutdown().await.map_err(|error| error.to_string())
+        started.shutdown().await.map_err(node_1::does_not_stop)?;
+        node_1::check("the node", &started)
     })
 }
 
@@ -87,7 +89,7 @@ async fn check_house(story: &Story, running: &Running) -> Result<(), String> {
 
 async fn start(running: &Running) -> Result<Node, String> {
     let started = node::start_on_disk(&running.host, node::sweeping_settings()).await;
-    started.map_err(|error| format!("start: {error}"))
+    started.map_err(node_1::does_not_start)
 }
 
 async fn live(story: &mut Story, running: &Running) -> Result<(), String> {
@@ -125,16 +127,21 @@ async fn one(
         return Ok(());
     }
     running.trace().count("statements_answered", 1);
-    let after = match &result {
+    let after = match result {
         Ok(_) if !is_drop && !before.contains(&None) => {
-            return Err(format!("{text}: succeeded though {name} was {before:?}"));
+            return Err(format!(
+                "LEDGER-2: {text} succeeds though {name} was {before:?}"
+            ));
         }
         Ok(_) => Known::from([done]),
         Err(Error::AlreadyExists { .. }) if !is_drop && before.iter().any(Option::is_some) => {
             before.into_iter().filter(Option::is_some).collect()
         }
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(()),
-        Err(error) => return Err(format!("{text}: {error}; {name} was {before:?}")),
+        Err(error) => {
+            let violation = query_3::unexplained(error);
+            return Err(format!("{violation}, from {text}; {name} was {before:?}"));
+        }
     };
     story.names.insert(name, after);
     Ok(())
@@ -151,7 +158,11 @@ async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(
         let found = match result {
             Ok(batches) => rows(&batches)?,
             Err(error) if is_absent(&error) => None,
-            Err(error) => return Err(format!("{text}: {error}")),
+            Err(error) => {
+                let violation = query_3::unexplained(error);
+                check_cells(story, started, name).await?;
+                return Err(format!("{violation}, from {text}"));
+            }
         };
         let found = match found.as_deref() {
             None => None,
@@ -163,12 +174,30 @@ async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(
                 "LEDGER-2: {name} is known as {known:?} and is {found:?}"
             ));
         }
+        if found.is_some() {
+            check_cells(story, started, name).await?;
+        }
         // One that is half made is not found, and is there once somebody has finished it.
         if found.is_some() {
             story.names.insert(name, Known::from([found]));
         }
     }
     Ok(())
+}
+
+/// What an independent reader finds of a frame.
+async fn check_cells(story: &Story, started: &Node, name: &str) -> Result<(), String> {
+    let name = FrameName::parse("default", "default", name);
+    let name = name.map_err(|error| error.to_string())?;
+    let view = started.view().await.map_err(query_3::unexplained)?;
+    // It may be on its way in or out.
+    let Ok(entry) = view.frame(&name) else {
+        return Ok(());
+    };
+    let objects = node::objects_on_disk(&story.computer);
+    let frame = reader::read_log(&objects, &entry.location)?;
+    ledger_1::check(&frame, &mut ledger_1::Seen::new())?;
+    ledger_4::check(&frame)
 }
 
 fn is_absent(error: &Error) -> bool {

@@ -2,7 +2,7 @@
 //! else does; when there is room again, the node goes on as it is.
 
 use super::node;
-use crate::checkers::{self, ledger_1};
+use crate::checkers::{self, ledger_1, ledger_2, node_1, query_3};
 use crate::files::SimFiles;
 use crate::host::Hardware;
 use crate::rng::Rng;
@@ -10,7 +10,6 @@ use crate::workload::client::{self, Writer};
 use crate::workload::model::Model;
 use crate::workload::rows::CREATE_FRAME;
 use crate::world::World;
-use apiary_engine::error::Error;
 use futures::future::try_join_all;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,10 +27,10 @@ pub fn run(world: &mut World) -> Result<(), String> {
         .map(|index| Writer::new(index, WRITER_COUNT, &model, &world.trace, &world.rng))
         .collect();
     running.block_on(async {
-        let violation = |error: Error| error.to_string();
+        let violation = query_3::unexplained;
         let started = node::start_on_disk(&running.host, node::settings())
             .await
-            .map_err(violation)?;
+            .map_err(node_1::does_not_start)?;
         client::execute(&started, CREATE_FRAME)
             .await
             .map_err(violation)?;
@@ -40,7 +39,8 @@ pub fn run(world: &mut World) -> Result<(), String> {
         let writing = writers
             .iter_mut()
             .map(|writer| writer.write_until(&started, WRITES));
-        try_join_all(writing).await.map_err(violation)?;
+        let written = try_join_all(writing).await;
+        written.map_err(ledger_2::unexplained)?;
         drop(filler);
         computer.disk.limit_free_bytes(None);
         let location = node::location(&started).await.map_err(violation)?;
@@ -50,7 +50,8 @@ pub fn run(world: &mut World) -> Result<(), String> {
             .await
             .map_err(violation)?;
         model.with(|writes| checkers::check_rows(writes, &rows))?;
-        started.shutdown().await.map_err(violation)
+        started.shutdown().await.map_err(node_1::does_not_stop)?;
+        node_1::check("the node", &started)
     })
 }
 

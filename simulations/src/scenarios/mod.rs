@@ -4,6 +4,7 @@ mod commit_faults;
 mod ddl_crash;
 mod disk_full;
 mod laboratory;
+mod ledger_damage;
 mod node;
 mod power_cuts;
 mod smoke;
@@ -73,6 +74,12 @@ pub const ALL: &[Scenario] = &[
         is_sabotaged: false,
     },
     Scenario {
+        name: "ledger-damage",
+        about: "commits, checkpoints, cells, registry and manifest are damaged and read",
+        run: ledger_damage::run,
+        is_sabotaged: false,
+    },
+    Scenario {
         name: "unfit-store",
         about: "a store that ignores create-if-absent, which no node may take for a meadow",
         run: unfit_store::run,
@@ -102,7 +109,46 @@ const MEASURED: &[Scenario] = &[
     },
 ];
 
+/// Of so many seeds of a soak, those that each scenario gets: more where more can go wrong.
+const SHARES: [(&str, usize); 10] = [
+    ("swarm", 10),
+    ("commit-faults", 8),
+    ("swarm-damage", 6),
+    ("ddl-crash", 4),
+    ("power-cuts", 4),
+    ("ledger-damage", 2),
+    ("smoke", 2),
+    ("disk-full", 2),
+    ("sql-alone", 1),
+    ("unfit-store", 1),
+];
+
+/// The scenarios of a soak, in turn: each as often as its share, spread over the whole turn.
+pub fn turn() -> Vec<&'static str> {
+    let mut places: Vec<(usize, &str)> = Vec::new();
+    for (name, share) in SHARES {
+        places.extend((0..share).map(|index| ((2 * index + 1) * 1_000 / share, name)));
+    }
+    places.sort_unstable();
+    places.into_iter().map(|(_, name)| name).collect()
+}
+
 pub fn find(name: &str) -> Option<&'static Scenario> {
     let mut all = ALL.iter().chain(MEASURED);
     all.find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soak_runs_every_scenario_that_must_hold() {
+        let turn = turn();
+        for scenario in ALL {
+            let runs = turn.iter().filter(|name| **name == scenario.name).count();
+            assert_eq!(runs > 0, !scenario.is_sabotaged, "{}", scenario.name);
+        }
+        assert!(turn.iter().all(|name| find(name).is_some()));
+    }
 }

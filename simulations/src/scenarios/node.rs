@@ -2,8 +2,12 @@
 
 use crate::checkers::keeper_1::Limits;
 use crate::checkers::reader::{self, FrameReading};
+use crate::checkers::{self, ledger_5};
 use crate::object_store::SimStore;
+use crate::rng::Rng;
 use crate::trace::Trace;
+use crate::workload::client;
+use crate::workload::model::Model;
 use crate::workload::rows::FRAME;
 use crate::world::Computer;
 use apiary_actors::{Node, Role};
@@ -86,6 +90,18 @@ pub async fn count_cache(node: &Node, trace: &Trace) -> Result<()> {
     Ok(())
 }
 
+/// Bits of what a computer has cached change.
+pub fn rot_cache(computer: &Computer, rng: &mut Rng) {
+    computer.disk.rot(Path::new(CACHE_DIRECTORY), rng);
+}
+
+/// Reads all cells of the clients' frame, one column of each, so that every part that is cached of them
+/// is read.
+pub async fn read_cells(node: &Node) -> Result<()> {
+    let text = "SELECT sum(value) FROM journal";
+    client::execute(node, text).await.map(drop)
+}
+
 /// All objects of a meadow on a disk, by key.
 pub fn objects_on_disk(computer: &Computer) -> BTreeMap<String, Bytes> {
     computer
@@ -114,6 +130,20 @@ pub async fn location(node: &Node) -> Result<String> {
     Ok(node.view().await?.frame(&name)?.location.clone())
 }
 
+/// Where it lies as long as nobody has dropped it.
+pub const LOCATION: &str = "default/default/journal";
+
+/// What a client was told wrong, by the invariant that is broken.
+pub async fn blame_on(store: &SimStore, model: &Model, violation: String) -> String {
+    if let Err(cause) = store.check() {
+        return format!("{cause}; and {violation}");
+    }
+    match store.objects().await {
+        Ok(objects) => model.with(|writes| checkers::blame(violation, &objects, LOCATION, writes)),
+        Err(error) => format!("{violation}; and the store cannot be read: {error}"),
+    }
+}
+
 /// Reads the clients' frame without the engine.
 pub fn read_frame(
     objects: &BTreeMap<String, Bytes>,
@@ -127,5 +157,9 @@ pub fn read_frame(
         format_args!("read {versions} versions, {cells} cells, {rows} rows"),
     );
     trace.count("frames_checked", 1);
+    trace.count(
+        "rewrites_checked",
+        ledger_5::check(objects, location, &frame)?,
+    );
     Ok(frame)
 }

@@ -4,10 +4,11 @@
 //! independent reader reads.
 
 use super::node;
-use crate::checkers::{self, ledger_1};
+use crate::checkers::{self, ledger_1, ledger_2, node_1, query_3};
 use crate::host::Hardware;
+use crate::trace::Trace;
 use crate::workload::client::{self, Writer};
-use crate::workload::model::Model;
+use crate::workload::model::{Model, Writes};
 use crate::workload::rows::CREATE_FRAME;
 use crate::world::{Computer, Lived, Running, World};
 use apiary_actors::Node;
@@ -28,6 +29,8 @@ struct Story {
     writers: Vec<Writer>,
     settings: Settings,
     seen: ledger_1::Seen,
+    /// Where the frame lies, as the last node said.
+    location: Option<String>,
 }
 
 pub fn run(world: &mut World) -> Result<(), String> {
@@ -64,6 +67,7 @@ fn tell(world: &mut World, settings: Settings) -> Result<(), String> {
         writers,
         settings,
         seen: ledger_1::Seen::new(),
+        location: None,
     };
     for life in 0..CUTS_PER_RUN {
         let is_short = world.rng.chance(300);
@@ -75,24 +79,24 @@ fn tell(world: &mut World, settings: Settings) -> Result<(), String> {
         let count = world.rng.between(1, 15);
         let lived = running.block_on_until_dark(live(&mut story, &running, count));
         if let Lived::ToTheEnd(result) = lived {
-            result.map_err(|violation| format!("life {life}: {violation}"))?;
+            result.map_err(|violation| format!("{violation} (in life {life})"))?;
             story.computer.disk.cut_now();
         }
         world.crash(running);
         story.computer.disk.power_cut(&mut world.rng);
+        check_disk(&mut story, &world.trace)?;
     }
     finish(world, &mut story)
 }
 
 /// A life that power may end: start, check what the last one left, write and read.
 async fn live(story: &mut Story, running: &Running, count: u64) -> Result<(), String> {
-    let violation = |error: apiary_engine::Error| error.to_string();
     let started = node::start_on_disk(&running.host, story.settings.clone())
         .await
-        .map_err(violation)?;
+        .map_err(node_1::does_not_start)?;
     client::execute(&started, CREATE_FRAME)
         .await
-        .map_err(violation)?;
+        .map_err(query_3::unexplained)?;
     check(story, running, &started).await?;
     let watcher = AbortOnDropHandle::new(running.spawn(client::watch(
         started.clone(),
@@ -107,26 +111,45 @@ async fn live(story: &mut Story, running: &Running, count: u64) -> Result<(), St
     });
     let writing = pin!(futures::future::try_join_all(writing));
     let watching = pin!(client::first_violation(watcher));
-    match select(writing, watching).await {
-        Either::Left((written, _)) => written.map(|_| ()).map_err(violation),
-        Either::Right((violation, _)) => Err(violation),
-    }
+    let violation = match select(writing, watching).await {
+        Either::Left((Ok(_), _)) => return Ok(()),
+        Either::Left((Err(error), _)) => ledger_2::unexplained(error),
+        Either::Right((violation, _)) => violation,
+    };
+    let objects = node::objects_on_disk(&story.computer);
+    let location = story.location.as_deref().unwrap_or(node::LOCATION);
+    let blame = |writes: &Writes| checkers::blame(violation, &objects, location, writes);
+    Err(story.model.with(blame))
+}
+
+/// What a cut left, before a node sees it.
+fn check_disk(story: &mut Story, trace: &Trace) -> Result<(), String> {
+    let Some(location) = &story.location else {
+        return Ok(());
+    };
+    let objects = node::objects_on_disk(&story.computer);
+    let frame = node::read_frame(&objects, location, trace)?;
+    let seen = &mut story.seen;
+    story
+        .model
+        .with(|writes| checkers::check_frame(writes, &frame, seen))
 }
 
 /// What is on the disk, read by ourselves and by the node.
 async fn check(story: &mut Story, running: &Running, started: &Node) -> Result<(), String> {
     let location = node::location(started)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(query_3::unexplained)?;
     let objects = node::objects_on_disk(&story.computer);
     let mut frame = node::read_frame(&objects, &location, running.trace())?;
+    story.location = Some(location);
     let seen = &mut story.seen;
     story
         .model
         .with(|writes| checkers::check_frame(writes, &frame, seen))?;
     let mut rows = client::read_all(started, running.trace())
         .await
-        .map_err(|e| e.to_string())?;
+        .map_err(query_3::unexplained)?;
     rows.sort();
     frame.rows.sort();
     if rows != frame.rows {
@@ -144,13 +167,12 @@ fn finish(world: &mut World, story: &mut Story) -> Result<(), String> {
         .start(&story.computer)
         .map_err(|error| error.to_string())?;
     running.block_on(async {
-        let violation = |error: apiary_engine::Error| error.to_string();
         let started = node::start_on_disk(&running.host, story.settings.clone())
             .await
-            .map_err(violation)?;
+            .map_err(node_1::does_not_start)?;
         client::execute(&started, CREATE_FRAME)
             .await
-            .map_err(violation)?;
+            .map_err(query_3::unexplained)?;
         for writer in &mut story.writers {
             // Nothing may be on its way when two readers are compared.
             writer.is_patient = true;
@@ -158,10 +180,11 @@ fn finish(world: &mut World, story: &mut Story) -> Result<(), String> {
             writer
                 .write_until(&started, goal)
                 .await
-                .map_err(violation)?;
+                .map_err(ledger_2::unexplained)?;
         }
         check(story, &running, &started).await?;
-        started.shutdown().await.map_err(violation)
+        started.shutdown().await.map_err(node_1::does_not_stop)?;
+        node_1::check("the node", &started)
     })?;
     world.trace.count(
         "batches_at_the_end",

@@ -2,7 +2,7 @@
 //! whose answers must equal DataFusion's on the same rows in memory, a spill, and a clean stop.
 
 use super::node;
-use crate::checkers::{self, keeper_1, ledger_1};
+use crate::checkers::{self, keeper_1, ledger_1, ledger_2, node_1, query_3};
 use crate::host::Hardware;
 use crate::workload::answers::{plain_datafusion, register, shown};
 use crate::workload::client::{self, Writer};
@@ -10,7 +10,7 @@ use crate::workload::model::Model;
 use crate::workload::rows::{Batch, CREATE_FRAME, FRAME};
 use crate::world::{Running, World};
 use apiary_actors::Node;
-use apiary_engine::error::{Error, Result};
+use apiary_engine::error::Result;
 use apiary_engine::settings::Settings;
 use datafusion::prelude::SessionContext;
 
@@ -47,19 +47,20 @@ pub fn run(world: &mut World) -> Result<(), String> {
     let mut writer = Writer::new(0, 1, &model, &world.trace, &world.rng);
     writer.rows_max = ROWS_MAX;
     running.block_on(async {
-        let violation = |error: Error| error.to_string();
-        let started = start(&running).await.map_err(violation)?;
+        let violation = query_3::unexplained;
+        let started = start(&running).await.map_err(node_1::does_not_start)?;
         client::execute(&started, CREATE_FRAME)
             .await
             .map_err(violation)?;
         writer
             .write_until(&started, WRITES)
             .await
-            .map_err(violation)?;
+            .map_err(ledger_2::unexplained)?;
         statements(&running, &started).await.map_err(violation)?;
         queries(&running, &started, &model).await?;
         let location = node::location(&started).await.map_err(violation)?;
-        started.shutdown().await.map_err(violation)?;
+        started.shutdown().await.map_err(node_1::does_not_stop)?;
+        node_1::check("the node", &started)?;
         let objects = node::objects_on_disk(&computer);
         let frame = node::read_frame(&objects, &location, running.trace())?;
         model.with(|writes| checkers::check_frame(writes, &frame, &mut ledger_1::Seen::new()))?;
@@ -99,7 +100,8 @@ async fn queries(running: &Running, started: &Node, model: &Model) -> Result<(),
     let plain = plain(model).map_err(|error| error.to_string())?;
     for text in QUERIES {
         let ours = client::execute_traced(started, text, &running.name, running.trace());
-        let ours = shown(&ours.await.map_err(|error| format!("{error} from {text}"))?)?;
+        let ours = ours.await.map_err(query_3::unexplained);
+        let ours = shown(&ours.map_err(|violation| format!("{violation}, from {text}"))?)?;
         let query = async { plain.sql(text).await?.collect().await };
         let expected = shown(&query.await.map_err(|error| error.to_string())?)?;
         if ours != expected {

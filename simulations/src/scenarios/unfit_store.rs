@@ -2,6 +2,7 @@
 //! meadow when it was sound.
 
 use super::node;
+use crate::checkers::node_1;
 use crate::host::Hardware;
 use crate::object_store::Faults;
 use crate::object_store::profiles;
@@ -22,11 +23,8 @@ pub fn run(world: &mut World) -> Result<(), String> {
         let start = async || node::start_on_store(&store, &running.host, node::settings()).await;
         if was_sound {
             store.set_faults(profile.faults);
-            let started = start().await.map_err(|error| error.to_string())?;
-            started
-                .shutdown()
-                .await
-                .map_err(|error| error.to_string())?;
+            let started = start().await.map_err(node_1::does_not_start)?;
+            started.shutdown().await.map_err(node_1::does_not_stop)?;
         }
         store.set_faults(Faults {
             ignores_create: true,
@@ -40,7 +38,7 @@ pub fn run(world: &mut World) -> Result<(), String> {
                 world.trace.count("unfit_stores_refused", 1);
                 Ok(())
             }
-            Err(error) => Err(format!("an unfit store is refused with {error}")),
+            Err(error) => Err(format!("NODE-1: an unfit store is refused with {error}")),
         }
     })
 }

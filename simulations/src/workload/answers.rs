@@ -63,6 +63,17 @@ pub const QUESTIONS: &[&str] = &[
      facts GROUP BY c ORDER BY c",
 ];
 
+/// Whose rows are so wide that a small node's memory is not enough: the sort spills, and so does the
+/// grouping; the window cannot, so that it is tried again in other ways and may be given up.
+pub const WIDE_QUESTIONS: &[&str] = &[
+    "SELECT count(*), max(r), min(length(text)) FROM (SELECT row_number() OVER (PARTITION BY one ORDER BY text, batch, \
+     row) AS r, text FROM (SELECT batch % 1 AS one, batch, row, repeat(label, 16000) AS text FROM facts))",
+    "SELECT count(*), sum(n), max(length(text)) FROM (SELECT one, text, batch, row, count(*) AS n FROM (SELECT batch % 1 \
+     AS one, batch, row, repeat(label, 16000) AS text FROM facts) GROUP BY one, text, batch, row)",
+    "SELECT max(n), max(length(text)) FROM (SELECT count(*) OVER (PARTITION BY one) AS n, text FROM (SELECT batch % 1 AS \
+     one, repeat(label, 16000) AS text FROM facts))",
+];
+
 /// The rows, and what follows from them.
 #[derive(Debug)]
 pub struct Facts {

@@ -2,7 +2,7 @@
 //! looks at what became of those. They note what they are told; a crash of their node drops them in the
 //! middle, and they go on with the next.
 
-use super::answers::{Facts, QUESTIONS, integers};
+use super::answers::{Facts, QUESTIONS, WIDE_QUESTIONS, integers};
 use super::client;
 use super::model::Model;
 use crate::checkers::query_1;
@@ -281,7 +281,13 @@ impl Common {
     ) -> std::result::Result<(), String> {
         let weather = self.weather.lock();
         let is_calm = weather.calm_since.is_some_and(|since| began_at >= since);
+        let is_wide = WIDE_QUESTIONS.iter().any(|wide| text.ends_with(wide));
         let explained = match error.kind() {
+            // After all attempts, with what became of each.
+            _ if is_wide && is_given_up(error) => {
+                self.trace.count("queries_given_up", 1);
+                true
+            }
             ErrorKind::Retry | ErrorKind::OutcomeUnknown => {
                 is_stopping || (weather.is_stormy && !is_calm)
             }
@@ -296,7 +302,8 @@ impl Common {
         match explained {
             true => Ok(()),
             false => Err(format!(
-                "QUERY-1: an error that nothing explains ({:?}, calm: {is_calm}): {error}, from {text}",
+                "QUERY-3: a statement ends with an error that nothing explains ({:?}, calm: {is_calm}): {error}, \
+                 from {text}",
                 error.kind()
             )),
         }
@@ -397,6 +404,15 @@ impl Errand {
                     .into()
             }
         }
+    }
+}
+
+/// Whether no attempt had memory enough.
+fn is_given_up(error: &Error) -> bool {
+    match error {
+        Error::ResourcesExhausted(_) => true,
+        Error::Shared(inner) => is_given_up(inner),
+        _ => false,
     }
 }
 

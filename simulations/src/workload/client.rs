@@ -7,7 +7,7 @@
 
 use super::model::{Fate, Model};
 use super::rows::{self, Batch, FRAME, Row};
-use crate::checkers::query_1;
+use crate::checkers::{query_1, query_3};
 use crate::files::SimFiles;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
@@ -237,7 +237,7 @@ pub async fn watch(
             Err(error) if matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
                 continue;
             }
-            Err(error) => return Err(format!("QUERY-1: a query fails with {error}")),
+            Err(error) => return Err(query_3::unexplained(error)),
         };
         model.with(|writes| query_1::check_counts(writes, &before, &batches))?;
     }

@@ -4,4 +4,6 @@ pub mod answers;
 pub mod asker;
 pub mod client;
 pub mod model;
+pub mod namer;
+pub mod outsider;
 pub mod rows;

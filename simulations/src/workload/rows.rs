@@ -47,17 +47,22 @@ impl Batch {
     }
 
     pub fn to_arrow(self) -> Result<RecordBatch, ArrowError> {
-        let integers = |value: fn(&Row) -> i64| {
-            Arc::new(self.rows().map(|row| value(&row)).collect::<Int64Array>()) as ArrayRef
-        };
-        let labels: StringArray = self.rows().map(|row| Some(row.label)).collect();
-        RecordBatch::try_from_iter_with_nullable([
-            ("batch", integers(|row| row.batch as i64), true),
-            ("row", integers(|row| row.row as i64), true),
-            ("value", integers(|row| row.value), true),
-            ("label", Arc::new(labels) as ArrayRef, true),
-        ])
+        to_arrow(&self.rows().collect::<Vec<_>>())
     }
+}
+
+/// Rows as a record batch of the frame's shape.
+pub fn to_arrow(rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+    let integers = |value: fn(&Row) -> i64| {
+        Arc::new(rows.iter().map(value).collect::<Int64Array>()) as ArrayRef
+    };
+    let labels: StringArray = rows.iter().map(|row| Some(row.label.as_str())).collect();
+    RecordBatch::try_from_iter_with_nullable([
+        ("batch", integers(|row| row.batch as i64), true),
+        ("row", integers(|row| row.row as i64), true),
+        ("value", integers(|row| row.value), true),
+        ("label", Arc::new(labels) as ArrayRef, true),
+    ])
 }
 
 /// The rows in record batches of the frame's shape.

@@ -7,20 +7,21 @@ mod nemesis;
 mod place;
 
 use super::node;
-use crate::checkers::{self, keeper_1, ledger_1, reader};
+use crate::checkers::{self, keeper_1, ledger_1, member_1, query_3, reader};
 use crate::clock;
 use crate::host::Hardware;
 use crate::object_store::profiles::{self, Profile};
-use crate::workload::answers::{self, Facts, QUESTIONS};
+use crate::workload::answers::{self, Facts, QUESTIONS, WIDE_QUESTIONS};
 use crate::workload::asker::{Asker, CREATE_SINK, Common, Weather};
 use crate::workload::client::{self, Writer};
 use crate::workload::model::Model;
 use crate::workload::rows::{Batch, CREATE_FRAME};
 use crate::world::World;
+use apiary_actors::Node;
 use futures::FutureExt;
 use nemesis::Nemesis;
 use place::{Place, step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ const STOP_MAX: Duration = Duration::from_secs(180);
 const QUERIES_SWEPT: Duration = Duration::from_secs(2 * 3_600);
 /// Batches of the writers and of the frame that is asked about have other numbers.
 const FACTS_FROM: u64 = 1_000;
+
+/// In a thousand runs with few rows, those in which some are wide.
+const WIDE: u64 = 600;
 
 /// What goes wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +83,14 @@ fn play(world: &mut World, trouble: Trouble) -> Result<(), String> {
 /// The frames, before anything goes wrong, and the clients.
 fn prepare(world: &mut World) -> Result<Cast, String> {
     let mut rng = world.rng.fork("cast");
-    let questions: Vec<&str> = (0..rng.between(4, 8))
+    let mut questions: Vec<&str> = (0..rng.between(4, 8))
         .filter_map(|_| rng.pick(QUESTIONS).copied())
         .collect();
     let rows_max = if rng.chance(300) { 400 } else { 40 };
+    let mut wide = world.rng.fork("wide");
+    // Of many rows that would be too much for us.
+    let is_wide = rows_max == 40 && wide.chance(WIDE);
+    questions.extend(wide.pick(WIDE_QUESTIONS).filter(|_| is_wide));
     let batches = (0..rng.between(3, 9)).map(|number| Batch {
         number: FACTS_FROM + number,
         row_count: rng.between(1, rows_max),
@@ -112,7 +120,17 @@ fn prepare(world: &mut World) -> Result<Cast, String> {
     let asker_count = rng.between(1, 4);
     let writer_count = rng.between(0, 2);
     let mut places: Vec<Place> = (0..node_count)
-        .map(|index| Place::new(world, index, &common, &mut rng))
+        // A task that is too large for most is not for all.
+        .map(|index| {
+            Place::new(
+                world,
+                index,
+                &common,
+                &model,
+                &mut rng,
+                is_wide && index % 3 != 2,
+            )
+        })
         .collect();
     for index in 0..asker_count {
         let count = rng.between(3, 12);
@@ -172,6 +190,7 @@ fn calm_down(world: &mut World, cast: &mut Cast) -> Result<(), String> {
 
 /// All nodes but one stop; that one sweeps; then it stops, too.
 fn finish(world: &mut World, mut cast: Cast) -> Result<(), String> {
+    check_members(world, &mut cast)?;
     let survivor = world.rng.below(cast.places.len() as u64) as usize;
     for index in (0..cast.places.len()).filter(|index| *index != survivor) {
         stop(world, &mut cast, index)?;
@@ -204,6 +223,45 @@ fn finish(world: &mut World, mut cast: Cast) -> Result<(), String> {
     keeper_1::check_queries(objects.keys().map(String::as_str))
 }
 
+/// After a while in which nothing happens, what every node sees of the others.
+fn check_members(world: &mut World, cast: &mut Cast) -> Result<(), String> {
+    let end = clock::now() + member_1::SEEN_WITHIN;
+    while clock::now() < end {
+        step(world, cast, end - clock::now())?;
+    }
+    let nodes = cast.places.iter().map(Place::node);
+    let nodes: Vec<Node> = nodes.collect::<Option<_>>().ok_or("a node is not up")?;
+    let living: BTreeSet<String> = nodes
+        .iter()
+        .map(|node| node.node_id().to_string())
+        .collect();
+    for (place, node) in cast.places.iter_mut().zip(nodes) {
+        let living = living.clone();
+        place.begin(async move {
+            let seen = node.swarm().await.map_err(query_3::unexplained)?;
+            member_1::check(&node.node_id().to_string(), &seen, &living)
+        });
+    }
+    world.trace.count("views_checked", living.len() as u64);
+    wait_idle(world, cast, "what a node sees of the others cannot be read")
+}
+
+/// Lets the work of checkers on all nodes end.
+fn wait_idle(world: &mut World, cast: &mut Cast, otherwise: &str) -> Result<(), String> {
+    let end = clock::now() + STOP_MAX;
+    while !cast
+        .places
+        .iter()
+        .all(|place| place.is_down() || place.is_idle())
+    {
+        if clock::now() >= end {
+            return Err(format!("SWARM-1: {otherwise}"));
+        }
+        step(world, cast, Duration::from_secs(1))?;
+    }
+    Ok(())
+}
+
 fn stop(world: &mut World, cast: &mut Cast, index: usize) -> Result<(), String> {
     cast.places[index].begin_stop();
     let end = clock::now() + STOP_MAX;
@@ -232,7 +290,7 @@ fn check_frames(world: &mut World, cast: &mut Cast, survivor: usize) -> Result<(
     let model = cast.model.clone();
     let (trace, store) = (world.trace.clone(), world.store.clone());
     let work = async move {
-        let violation = |error: apiary_engine::Error| error.to_string();
+        let violation = query_3::unexplained;
         let location = node::location(&started).await.map_err(violation)?;
         let objects = store.objects().await.map_err(|error| error.to_string())?;
         let frame = node::read_frame(&objects, &location, &trace)?;
@@ -243,14 +301,7 @@ fn check_frames(world: &mut World, cast: &mut Cast, survivor: usize) -> Result<(
         model.with(|writes| checkers::check_rows(writes, &rows))
     };
     cast.places[survivor].begin(work);
-    let end = clock::now() + STOP_MAX;
-    while !cast.places[survivor].is_idle() {
-        if clock::now() >= end {
-            return Err("SWARM-1: the frame of the writers cannot be read".into());
-        }
-        step(world, cast, Duration::from_secs(1))?;
-    }
-    Ok(())
+    wait_idle(world, cast, "the frame of the writers cannot be read")
 }
 
 fn objects(world: &World) -> Result<BTreeMap<String, bytes::Bytes>, String> {
@@ -258,7 +309,9 @@ fn objects(world: &World) -> Result<BTreeMap<String, bytes::Bytes>, String> {
 }
 
 /// What the store in memory gives at once.
-fn settled<T>(asked: impl Future<Output = object_store::Result<T>>) -> Result<T, String> {
+pub(super) fn settled<T>(
+    asked: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, String> {
     let given = asked
         .now_or_never()
         .ok_or("the store lets a checker wait")?;

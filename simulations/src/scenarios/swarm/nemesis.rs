@@ -6,6 +6,7 @@ use crate::clock;
 use crate::object_store::Faults;
 use crate::object_store::profiles::Profile;
 use crate::rng::Rng;
+use crate::scenarios::node;
 use crate::world::World;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const RAGE_SECONDS: (u64, u64) = (20, 240);
 
 pub(super) struct Nemesis {
     rng: Rng,
+    /// Of the disks.
+    rot: Rng,
     trouble: Trouble,
     /// The store as it is at its best.
     profile: &'static Profile,
@@ -32,6 +35,7 @@ impl Nemesis {
         let pause_ms_max = rng.between(500, 20_000);
         Self {
             rng,
+            rot: world.rng.fork("rot"),
             trouble,
             profile,
             until,
@@ -46,6 +50,11 @@ impl Nemesis {
         while clock::now() < self.until && !cast.places.iter().all(Place::is_idle) {
             let pause = Duration::from_millis(self.rng.below(self.pause_ms_max));
             self.wait(world, cast, pause)?;
+            if self.rot.chance(100)
+                && let Some(place) = self.rot.pick(&cast.places)
+            {
+                node::rot_cache(&place.computer, &mut self.rot.clone());
+            }
             match self.trouble {
                 Trouble::Swarm => self.strike(world, cast),
                 Trouble::Damage => self.spoil(world)?,

@@ -1,6 +1,7 @@
 //! A computer of the swarm, the node that runs there now, and the clients that talk to it.
 
 use super::Cast;
+use crate::checkers::{ledger_2, node_1};
 use crate::clock::SimClock;
 use crate::host::Hardware;
 use crate::object_store::SimStore;
@@ -9,6 +10,7 @@ use crate::scenarios::node;
 use crate::trace::Trace;
 use crate::workload::asker::{Asker, Common};
 use crate::workload::client::Writer;
+use crate::workload::model::Model;
 use crate::world::{Computer, Running, World};
 use apiary_actors::Node;
 use apiary_engine::error::ErrorKind;
@@ -23,6 +25,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 const WRITES_PER_WRITER: u64 = 5;
+/// Every bee's budget is the least there is.
+const SMALL_BYTES: u64 = 48 << 20;
 const QUERY_DEADLINE_MS: u64 = 1_800_000;
 
 type Work = JoinHandle<Result<(), String>>;
@@ -35,6 +39,8 @@ pub(super) struct Place {
     names: Vec<String>,
     writers: Vec<Arc<tokio::sync::Mutex<Writer>>>,
     common: Arc<Common>,
+    /// Of the writers of the swarm.
+    model: Model,
     running: Option<Running>,
     /// Set once the node has started.
     node: Arc<Mutex<Option<Node>>>,
@@ -52,13 +58,24 @@ struct Works {
 }
 
 impl Place {
-    pub fn new(world: &World, index: u64, common: &Arc<Common>, rng: &mut Rng) -> Self {
+    /// `is_small`: with the least memory that bees work in.
+    pub fn new(
+        world: &World,
+        index: u64,
+        common: &Arc<Common>,
+        model: &Model,
+        rng: &mut Rng,
+        is_small: bool,
+    ) -> Self {
         let clock = SimClock {
             offset_ms: rng.below(1_200_000) as i64 - 600_000,
             drift_ppm: rng.below(400) as i64 - 200,
         };
         let cores = rng.between(1, 3);
-        let memory_bytes = cores * (rng.between(40, 160) << 20);
+        let memory_bytes = match (cores * (rng.between(40, 160) << 20), is_small) {
+            (_, true) => SMALL_BYTES,
+            (bytes, false) => bytes,
+        };
         let hardware = Hardware {
             cores: cores as usize,
             memory_bytes,
@@ -80,6 +97,7 @@ impl Place {
             names: Vec::new(),
             writers: Vec::new(),
             common: common.clone(),
+            model: model.clone(),
             running: None,
             node: Arc::default(),
             is_stopping: Arc::default(),
@@ -134,6 +152,7 @@ impl Place {
         );
         let (askers, writers) = (self.askers.clone(), self.writers.clone());
         let (settings, slot) = (self.settings.clone(), self.node.clone());
+        let model = self.model.clone();
         let is_stopping = self.is_stopping.clone();
         self.works.clients = Some(running.spawn(async move {
             let is_stopping = || is_stopping.load(Ordering::SeqCst);
@@ -151,14 +170,15 @@ impl Place {
                 let mut writer = writer.lock().await;
                 let written = writer.write_until(&node, WRITES_PER_WRITER).await;
                 match written {
-                    Err(error) if !is_stopping() => {
-                        Err(format!("LEDGER-2: a write fails with {error}"))
-                    }
+                    Err(error) if !is_stopping() => Err(ledger_2::unexplained(error)),
                     _ => Ok(()),
                 }
             });
             let (asked, written) = futures::join!(try_join_all(asking), try_join_all(writing));
-            asked.and(written).map(drop)
+            match asked.and(written) {
+                Ok(_) => Ok(()),
+                Err(violation) => Err(node::blame_on(&store, &model, violation).await),
+            }
         }));
         self.running = Some(running);
         Ok(())
@@ -209,13 +229,9 @@ impl Place {
             // One that has not started yet gives up by itself.
             let Some(node) = node else { return Ok(()) };
             let stopped = node.shutdown().await;
-            match node.living_actors() {
-                0 => {}
-                count => return Err(format!("{count} actors of {name} outlive its stop")),
-            }
             // What the store refuses is left to others; it is no violation.
             drop(stopped);
-            Ok(())
+            node_1::check(&name, &node)
         }));
     }
 }
@@ -251,7 +267,7 @@ async fn start_despite_faults(
                 trace.event("client", format_args!("start failed: {error}"));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(format!("start: {error}")),
+            Err(error) => return Err(node_1::does_not_start(error)),
         }
     }
     Ok(None)
