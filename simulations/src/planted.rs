@@ -117,11 +117,13 @@ pub const ALL: &[Planted] = &[
         "QUERY-1",
         "QUERY-3"
     ),
+    // The rows of another task are other rows, or of another shape.
     planted!(
         "output-unchecked",
         OutputUnchecked,
         "swarm-damage",
-        "QUERY-1"
+        "QUERY-1",
+        "QUERY-3"
     ),
     planted!(
         "producer-missed",

@@ -41,8 +41,9 @@ impl StoreView {
                 return Err(failed("error-before-effect"));
             }
             Fate::SilentBefore => {
-                tokio::time::sleep(SILENCE).await;
+                // Whoever waits has a deadline of its own, and may not hear the end of it.
                 trace.count("silent_connections", 1);
+                tokio::time::sleep(SILENCE).await;
                 return Err(failed("silence-before-effect"));
             }
             Fate::Throttled => {
@@ -80,8 +81,9 @@ impl StoreView {
                 Err(failed("reply-lost"))
             }
             Fate::SilentAfter => {
-                tokio::time::sleep(SILENCE).await;
+                trace.count("silent_connections", 1);
                 self.count_lost(key);
+                tokio::time::sleep(SILENCE).await;
                 Err(failed("silence-after-effect"))
             }
             _ => result,
