@@ -11,11 +11,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TAIL_LINES: usize = 40;
-/// Real time after which a simulation is taken to hang.
-const HANG_AFTER: Duration = Duration::from_secs(180);
+/// Processor time after which a simulation is taken to hang, as a rule.
+const HANGS_AFTER: Duration = Duration::from_secs(180);
+/// It may take so many times as long, where it shares the machine.
+const REAL_TIMES_MAX: u32 = 20;
 
 /// One scenario with one seed.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Job {
     pub planted: Option<&'static str>,
     /// Of an experiment.
     pub parameters: Vec<(&'static str, u64)>,
+    /// Processor time after which it is taken to hang.
+    pub hangs_after: Duration,
 }
 
 impl Job {
@@ -35,6 +39,7 @@ impl Job {
             seed,
             planted: None,
             parameters: Vec::new(),
+            hangs_after: HANGS_AFTER,
         }
     }
 
@@ -53,14 +58,15 @@ pub struct Report {
     /// `None` for a process that ended without its last line, or was killed as hanging.
     pub result: Option<SimulationResult>,
     pub forbidden: bool,
+    hung: bool,
     /// The last events, oldest first.
     pub tail: VecDeque<String>,
     /// The whole trace when asked for.
     pub trace: Vec<u8>,
     pub stderr: String,
-    pub took: Duration,
-    /// Processor time.
+    /// Processor time, and the most memory that it had.
     pub cpu: Duration,
+    pub resident_bytes_max: u64,
 }
 
 impl Report {
@@ -68,7 +74,7 @@ impl Report {
         match &self.result {
             Some(result) => result.failure.clone(),
             None if self.forbidden => None,
-            None if self.took >= HANG_AFTER => Some("it hung and was killed".into()),
+            None if self.hung => Some("it hung and was killed".into()),
             None => Some("its process ended without a result".into()),
         }
     }
@@ -90,8 +96,11 @@ impl Report {
 
 /// Runs one simulation to its end.
 pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
-    let start = Instant::now();
-    let mut child = Command::new(process::OWN_PROGRAM)
+    let mut command = Command::new(process::OWN_PROGRAM);
+    let cpu_max = job.hangs_after;
+    // SAFETY: one system call, between fork and exec, with nothing but numbers.
+    unsafe { command.pre_exec(move || process::limit_cpu(cpu_max)) };
+    let mut child = command
         .arg0(process::OWN_PROGRAM)
         .args(["one", job.scenario, &job.seed.to_string()])
         .args(job.planted.map(|name| format!("mistake={name}")))
@@ -113,7 +122,8 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
     let stderr = std::thread::scope(|scope| {
         let watched = &child;
         scope.spawn(move || {
-            if ended.recv_timeout(HANG_AFTER) == Err(RecvTimeoutError::Timeout)
+            if ended.recv_timeout(job.hangs_after * REAL_TIMES_MAX)
+                == Err(RecvTimeoutError::Timeout)
                 && let Ok(mut child) = watched.lock()
             {
                 let _ = child.kill(); // it may have ended by itself
@@ -148,48 +158,69 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
     let child = child
         .into_inner()
         .map_err(|_| io::Error::other("the watcher panicked"))?;
-    let (status, cpu) = wait(&child)?;
+    let (status, usage) = reap(&child)?;
     Ok(Report {
         job: job.clone(),
         result: last,
+        hung: matches!(status.signal(), Some(libc::SIGXCPU | libc::SIGKILL)),
         forbidden: status.code() == Some(i32::from(EXIT_FORBIDDEN)),
         tail,
         trace,
         stderr,
-        took: start.elapsed(),
-        cpu,
+        cpu: cpu_of(&usage),
+        resident_bytes_max: u64::try_from(usage.ru_maxrss).unwrap_or_default() << 10,
     })
 }
 
-/// Waits for a process; gives its exit status and its processor time.
-fn wait(child: &Child) -> io::Result<(ExitStatus, Duration)> {
-    // SAFETY: a plain structure of numbers, which the call fills.
-    let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
-    // SAFETY: both may be written; the process is ours, and nobody else waits for it.
-    while unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, &mut usage) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+fn cpu_of(usage: &libc::rusage) -> Duration {
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
-    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
-    Ok((ExitStatus::from_raw(status), cpu))
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Waits for the end of a child, for what it used besides how it ended.
+fn reap(child: &Child) -> io::Result<(ExitStatus, libc::rusage)> {
+    let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: a plain structure of numbers, which the call fills.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both point to what is on this stack.
+        match unsafe { libc::wait4(id, &mut status, 0, &mut usage) } {
+            found if found == id => return Ok((ExitStatus::from_raw(status), usage)),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 /// Runs jobs on several processes at a time until there is none left.
 pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::Result<Totals> {
-    let (jobs, totals) = (Mutex::new(jobs), Mutex::new(Totals::default()));
+    let mut totals = Totals::default();
+    run_each(jobs, processes, |report| totals.add(&report))?;
+    Ok(totals)
+}
+
+/// The same, with the report of each as it comes.
+pub fn run_each(
+    jobs: impl Iterator<Item = Job> + Send,
+    processes: usize,
+    ended: impl FnMut(Report) + Send,
+) -> io::Result<()> {
+    let (jobs, ended) = (Mutex::new(jobs), Mutex::new(ended));
     std::thread::scope(|scope| {
         let work = || -> io::Result<()> {
             loop {
                 let job = jobs.lock().ok().and_then(|mut jobs| jobs.next());
                 let Some(job) = job else { return Ok(()) };
                 let report = run(&job, false)?;
-                if let Ok(mut totals) = totals.lock() {
-                    totals.add(&report);
+                if let Ok(mut ended) = ended.lock() {
+                    ended(report);
                 }
             }
         };
@@ -200,10 +231,7 @@ pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::
                 Ok(result) => result,
                 Err(_) => Err(io::Error::other("a worker panicked")),
             })
-    })?;
-    totals
-        .into_inner()
-        .map_err(|_| io::Error::other("a worker panicked"))
+    })
 }
 
 /// The first line in which two traces differ.

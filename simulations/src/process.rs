@@ -77,6 +77,19 @@ pub fn at_fixed_addresses() -> std::io::Result<()> {
         .exec())
 }
 
+/// Ends this process by SIGXCPU once it has used so much processor time; in whole seconds.
+pub fn limit_cpu(most: Duration) -> std::io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: most.as_secs(),
+        rlim_max: most.as_secs() + 1,
+    };
+    // SAFETY: it reads a plain structure of numbers.
+    match unsafe { libc::setrlimit(libc::RLIMIT_CPU, &limit) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Threads of this process. A simulation has one.
 pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, |entries| entries.count())

@@ -42,6 +42,8 @@ struct Sums {
     node_ms: u64,
     event_count: u64,
     cpu: Duration,
+    /// The most that one of them had.
+    resident_bytes_max: u64,
 }
 
 impl Sums {
@@ -49,6 +51,7 @@ impl Sums {
         self.run_count += 1;
         self.failure_count += u64::from(has_failed);
         self.cpu += report.cpu;
+        self.resident_bytes_max = self.resident_bytes_max.max(report.resident_bytes_max);
         if let Some(result) = &report.result {
             self.simulated_ms += result.simulated_ms;
             self.node_ms += result.node_ms;
@@ -123,15 +126,16 @@ impl Totals {
 
     fn print_scenarios(&self) {
         println!(
-            "\n| scenario | runs | failed | core s a run | node-hours | node-seconds a second |"
+            "\n| scenario | runs | failed | core s a run | MiB at most | node-hours | node-seconds a second |"
         );
-        println!("|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|");
         for (scenario, sums) in &self.by_scenario {
             println!(
-                "| `{scenario}` | {} | {} | {:.2} | {:.1} | {:.0} |",
+                "| `{scenario}` | {} | {} | {:.2} | {} | {:.1} | {:.0} |",
                 sums.run_count,
                 sums.failure_count,
                 sums.cpu.as_secs_f64() / sums.runs(),
+                sums.resident_bytes_max >> 20,
                 sums.node_seconds() / 3_600.0,
                 sums.node_seconds_a_second()
             );
