@@ -77,6 +77,11 @@ fn whatever_is_damaged_under_swarm_queries_end_with_the_right_answer_or_an_error
 }
 
 #[test]
+fn damage_to_what_is_kept_is_told_as_damage_or_harms_nothing() {
+    must_pass(&["run", "ledger-damage", "--seed", "1000", "--seeds", "10"]);
+}
+
+#[test]
 fn seeds_that_once_failed_pass() {
     must_pass(&["seeds"]);
 }

@@ -102,7 +102,7 @@ fn replay(
     let text = std::str::from_utf8(commit).map_err(|error| error.to_string())?;
     let lines: Vec<Value> = text
         .lines()
-        .map(|line| serde_json::from_str(line).map_err(|error| format!("{error} in {line:?}")))
+        .map(|line| serde_json::from_str(line).map_err(|error| error.to_string()))
         .collect::<Result<_, _>>()?;
     if !lines.iter().any(|line| line.get("commitInfo").is_some()) {
         return Err("it has no commitInfo".into());
