@@ -4,9 +4,9 @@
 //! whole, and from then on it can be read again and again. Strings and bytes are given as the plain
 //! types that every Arrow library computes with.
 
-use crate::chunks::Chunks;
 use crate::errors;
 use crate::fork::Own;
+use crate::pages::Pages;
 use crate::types::plain;
 use crate::wait::{PAUSE, Watch, droppable};
 use apiary::arrow::array::{RecordBatch, RecordBatchReader};
@@ -173,11 +173,11 @@ impl Inner {
     fn ipc(&mut self, py: Python<'_>) -> PyResult<Buffer> {
         let mut reader = self.reader(py)?;
         let encoded = py.detach(|| {
-            let mut writer = StreamWriter::try_new(Chunks::default(), &reader.schema)?;
+            let mut writer = StreamWriter::try_new(Pages::new()?, &reader.schema)?;
             for batch in &mut reader {
                 writer.write(&batch?)?;
             }
-            let buffer = Buffer::from_vec(writer.into_inner()?.into_one());
+            let buffer = writer.into_inner()?.into_buffer();
             let batches = decoded(buffer.clone())?;
             Ok::<_, ArrowError>((buffer, batches))
         });

@@ -40,16 +40,29 @@ def test_batches_stream_and_are_gone_when_they_were_taken(shared):
     result = shared.sql(MANY)
     assert not result.is_whole
     assert result.schema.names == ["n", "text"]
-    # Not `list(result)`, which asks for the length first.
-    batches = [batch for batch in result]
+    batches = list(result)
+    assert not result.is_whole
     assert all(isinstance(batch, pa.RecordBatch) for batch in batches)
     assert len(batches) > 1
     assert sum(batch.num_rows for batch in batches) == 100_000
-    assert [batch for batch in result] == []
+    assert list(result) == []
     for use in (len, Result.to_arrow, pa.table, bytes):
         with pytest.raises((InterfaceError, pa.ArrowException), match="taken"):
             use(result)
     assert "taken" in repr(result) and "taken" in result._repr_html_()
+
+
+@pytest.mark.parametrize("take", [list, tuple, lambda result: [*result]], ids=["list", "tuple", "star"])
+def test_whoever_gathers_batches_has_them_and_the_result_has_not(shared, take):
+    """They ask for a length, which would keep all rows in the result as well."""
+    result = shared.sql(MANY)
+    assert sum(batch.num_rows for batch in take(result)) == 100_000
+    assert not result.is_whole
+    with pytest.raises(InterfaceError, match="taken"):
+        len(result)
+    result = shared.sql(MANY)
+    assert len(result) == 100_000
+    assert sum(batch.num_rows for batch in take(result)) == 100_000 == len(result)
 
 
 def test_a_reader_streams_and_a_whole_result_can_be_read_again(shared):

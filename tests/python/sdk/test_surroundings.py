@@ -7,12 +7,12 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import apiary
 import pytest
-from apiary import _apiary, _node, _progress
+from apiary import _apiary, _progress, _size
+from conftest import until
 
 
 def test_errors_have_classes_by_remedy_and_keep_their_cause(ap, meadow):
@@ -50,12 +50,6 @@ def test_a_storage_that_does_not_answer_is_a_storage_error():
     assert isinstance(raised.value, (apiary.StorageError, apiary.OperationalError))
 
 
-def test_a_conflict_says_so(ap):
-    conflict = apiary.ConflictError("two commits")
-    assert isinstance(conflict, apiary.OperationalError)
-    assert apiary.BusyError("later").retry_after == 1.0
-
-
 def test_settings_are_checked():
     for settings, named in [
         ({"no_such_setting": 1}, "no_such_setting"),
@@ -68,8 +62,8 @@ def test_settings_are_checked():
             node.start()
     with pytest.raises(apiary.InvalidInputError, match="size"):
         apiary.Apiary("wrong", memory="much")
-    assert _node._bytes("1.5 GiB") == 3 << 29
-    assert (_node._bytes("10kb"), _node._bytes("7"), _node._bytes(9)) == (10_000, 7, 9)
+    assert _size.bytes_of("1.5 GiB") == 3 << 29
+    assert (_size.bytes_of("10kb"), _size.bytes_of("7"), _size.bytes_of(9)) == (10_000, 7, 9)
 
 
 class Handler(logging.Handler):
@@ -93,14 +87,6 @@ def handler():
     logger.removeHandler(handler)
     logger.setLevel(before)
     apiary._logging.listen()
-
-
-def until(condition):
-    """Waits for what comes from another thread."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_what_the_node_logs_goes_to_logging(handler):
