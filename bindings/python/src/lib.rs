@@ -21,11 +21,11 @@ mod types;
 mod wait;
 mod writes;
 
-use mimalloc::MiMalloc;
+use apiary_node::Allocator;
 use pyo3::prelude::pymodule;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 #[pymodule]
 mod _apiary {
