@@ -132,8 +132,8 @@ PUBLISHED = {
         [("ABQ", 0), ("ACK", 0), ("ALB", 20), ("ANC", 0), ("ATL", 317), ("AUS", 21)],
     ),
     (JOINS, "keys: rows of the other tables"): (
-        "SELECT (SELECT count(*) FROM airlines), (SELECT count(*) FROM airports), "
-        "(SELECT count(*) FROM planes), (SELECT count(*) FROM weather)",
+        "SELECT (SELECT count(*) FROM airlines) AS a, (SELECT count(*) FROM airports) AS b, "
+        "(SELECT count(*) FROM planes) AS c, (SELECT count(*) FROM weather) AS d",
         [(16, 1458, 3322, 26115)],
     ),
     (JOINS, "checking keys: a plane is there once"): (
