@@ -238,7 +238,7 @@ def main():
                 measure()
         if options.wheel:
             size = options.wheel.stat().st_size
-            said("wheel", f"{size / MIB:.1f} MiB", "at most 40 MB")
+            said("wheel", f"{size / 1e6:.1f} MB", "at most 40 MB")
     return None
 
 

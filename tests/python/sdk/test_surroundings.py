@@ -50,6 +50,21 @@ def test_a_storage_that_does_not_answer_is_a_storage_error():
     assert isinstance(raised.value, (apiary.StorageError, apiary.OperationalError))
 
 
+def test_a_node_that_has_too_much_to_do_says_when_to_come_again():
+    endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 11"
+    with apiary.Apiary("busy", "memory://busy", bees=1) as node:
+        # One works at it, and so many wait for a bee.
+        results = [node.sql(endless) for _ in range(1 + 256)]
+        until(lambda: node._facts()["queued_tasks"] == 256)
+        with pytest.raises(apiary.BusyError, match="256 tasks wait") as raised:
+            node.sql("SELECT 1").scalar()
+        assert raised.value.retry_after == 2.0
+        for result in results:
+            result.close()
+        until(lambda: node._facts()["queued_tasks"] == 0)
+        assert node.sql("SELECT 1").scalar() == 1
+
+
 def test_settings_are_checked():
     for settings, named in [
         ({"no_such_setting": 1}, "no_such_setting"),
