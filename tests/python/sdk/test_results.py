@@ -6,6 +6,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from apiary import InterfaceError, InvalidInputError, NotFoundError, Result, TimeoutError
 
@@ -73,6 +74,24 @@ def test_a_reader_streams_and_a_whole_result_can_be_read_again(shared):
     for _ in range(2):
         assert sum(batch.num_rows for batch in result) == 100_000
         assert pa.table(result).num_rows == 100_000
+
+
+def test_the_bytes_of_a_large_result_hold_its_batches_too(shared):
+    result = shared.sql("SELECT value AS a, -value AS b, value * 3 AS c FROM generate_series(1, 2000000)")
+    buffer = pa.py_buffer(result)
+    assert buffer.size > 48_000_000
+    table = pa.ipc.open_stream(result).read_all()
+    assert result.to_arrow().equals(table)
+    end = buffer.address + buffer.size
+    for column in [*table.columns, *result.to_arrow().columns]:
+        for chunk in column.chunks:
+            assert buffer.address <= chunk.buffers()[1].address < end
+    # They stay as long as somebody has a part of them.
+    del result, buffer, column, chunk
+    gc.collect()
+    count = 2_000_000
+    assert pc.sum(table["a"]).as_py() == count * (count + 1) // 2 == -pc.sum(table["b"]).as_py()
+    assert pc.sum(table["c"]).as_py() == 3 * count * (count + 1) // 2
 
 
 def test_rows_are_fetched_one_after_the_other(shared):
