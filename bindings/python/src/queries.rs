@@ -6,6 +6,7 @@ use crate::node::Inner;
 use crate::parameters::parameters;
 use crate::places::{Place, frame_of, quoted};
 use crate::rows::Rows;
+use crate::types::plain;
 use crate::wait::{Meter, Watch, droppable, duration, outcome};
 use apiary::arrow::datatypes::{DataType, Schema};
 use apiary::{Answer, Apiary, Error, QueryOptions, ReadOptions, Session};
@@ -85,6 +86,7 @@ fn options(py: Python<'_>, watch: &Watch, timeout: Option<f64>) -> PyResult<Quer
         deadline: duration(py, timeout)?,
         progress: watch.progress.clone(),
         cancel: Some(watch.cancel.clone()),
+        presented: Some(plain),
     })
 }
 
