@@ -23,6 +23,9 @@ pub struct QueryOptions {
     /// Takes the statement back, until it has an answer, with `Error::Cancelled`. One that has begun
     /// to change something goes on, and its outcome is told as ever.
     pub cancel: Option<CancellationToken>,
+    /// Says which columns the answer has, from those of the statement: the same ones in other types. Who
+    /// computes the rows changes them, so that none waits for its client in a form that it does not want.
+    pub presented: Option<fn(&Schema) -> SchemaRef>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -16,7 +16,7 @@ use apiary_engine::behavior::temperature::NewWork;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{PlannedQuery, Session, explain_rows, scan_totals};
 use arrow::array::{ArrayRef, StringArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -44,6 +44,7 @@ pub(crate) struct ReadJob {
     pub(crate) label: String,
     pub(crate) deadline: Duration,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) presented: Option<fn(&Schema) -> SchemaRef>,
 }
 
 /// Where the outcome goes: to the caller until the statement is planned, then into its answer.
@@ -80,7 +81,7 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
         let planned = context
             .plan(&job.session, &job.statement, ladder.strategy)
             .await?;
-        let Some(mut writer) = announce(context, outlet, &planned.schema)? else {
+        let Some(mut writer) = announce(context, job, outlet, &planned.schema)? else {
             return Ok(());
         };
         if let Some(shared) = shared::begin(context, job, &planned).await? {
@@ -139,13 +140,22 @@ async fn attempts(context: &Context, job: &ReadJob, outlet: &mut Outlet) -> Resu
 }
 
 /// Hands the answer out at the first plan; `None` when nobody wants it any more.
-fn announce(context: &Context, outlet: &mut Outlet, schema: &SchemaRef) -> Result<Option<Writer>> {
+fn announce(
+    context: &Context,
+    job: &ReadJob,
+    outlet: &mut Outlet,
+    schema: &SchemaRef,
+) -> Result<Option<Writer>> {
     match std::mem::replace(outlet, Outlet::Nobody) {
         Outlet::Caller(reply) => {
             let budget = context.chambers.division().budget_per_bee_bytes;
             let bytes_max = (budget / RESULT_SHARE).max(RESULT_BYTES_MIN);
-            let (writer, reader) = run_ahead(schema.clone(), bytes_max, context.results.clone());
-            if reply.send(Ok((schema.clone(), reader))).is_err() {
+            let given = match job.presented {
+                Some(presented) => presented(schema),
+                None => schema.clone(),
+            };
+            let (writer, reader) = run_ahead(given.clone(), bytes_max, context.results.clone());
+            if reply.send(Ok((given, reader))).is_err() {
                 return Ok(None);
             }
             *outlet = Outlet::Answer(schema.clone(), writer.clone());

@@ -1,18 +1,22 @@
 //! Results that run ahead of their client: a bounded buffer in memory, then scratch.
 //!
 //! The crew writes, the client reads, and the crew never waits: what does not fit goes to the
-//! chamber's scratch as Arrow IPC, and is read back in order. Rows become visible when the plan has
+//! chamber's scratch as Arrow IPC, and is read back in order. What waits has the types that the client
+//! wants: a crew that is slowed by changing them is not so far ahead. Rows become visible when the plan has
 //! ended or the buffer is full, so that most attempts can fail and be repeated unseen.
 //!
 //! Invariants: batches come out in the order they went in, each once; a reader sees the end of an
 //! attempt's rows or an error, never a silent stop; nothing is restarted once a row was delivered.
 
 use apiary_engine::error::{Error, Result};
+use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::compute::cast;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::{SpillFile, SpillWriter};
 use futures::StreamExt;
@@ -117,6 +121,21 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
 }
 
+/// The batch with the types of these columns.
+fn presented(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let has_type =
+        |(column, field): (&ArrayRef, &FieldRef)| column.data_type() == field.data_type();
+    if batch.columns().iter().zip(schema.fields()).all(has_type) {
+        return Ok(batch);
+    }
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+    let columns = columns.collect::<std::result::Result<_, _>>();
+    columns
+        .and_then(|columns| RecordBatch::try_new(schema.clone(), columns))
+        .map_err(|error| DataFusionError::from(error).into())
+}
+
 /// A result of `schema` that holds at most `bytes_max` in memory, within the node's `budget`.
 pub(crate) fn run_ahead(
     schema: SchemaRef,
@@ -147,6 +166,7 @@ impl Writer {
     /// when nobody wants it: the reader has gone, or the answer was restarted since.
     pub(crate) fn push(&self, batch: RecordBatch, scratch: &Arc<DiskManager>) -> Result<()> {
         let shared = &self.shared;
+        let batch = presented(batch, &shared.schema)?;
         let mut state = shared.state.lock();
         if state.reader_gone || state.generation != self.generation {
             return Err(Error::Cancelled);
@@ -266,7 +286,7 @@ enum Taken {
 }
 
 fn spill_error(error: arrow::error::ArrowError) -> Error {
-    datafusion::error::DataFusionError::from(error).into()
+    DataFusionError::from(error).into()
 }
 
 impl Drop for Reader {

@@ -108,16 +108,18 @@ def rows_of_sql(example):
     node = node_on("memory://bench-rows")
     ours, theirs = [], []
     for _ in range(5):
-        started = time.perf_counter()
-        table = node.sql(ROWS).to_arrow()
-        ours.append(time.perf_counter() - started)
-        assert table.num_rows == 10_000_000
-        del table
+        # Of two in a row the second one counts, with memory that the first one had: on both sides.
+        for _ in range(2):
+            started = time.perf_counter()
+            table = node.sql(ROWS).to_arrow()
+            seconds = time.perf_counter() - started
+            assert table.num_rows == 10_000_000
+            del table
+        ours.append(seconds)
         if example:
             output = subprocess.run(
                 [example, "memory://bench-rows", ROWS, "2"], capture_output=True, text=True, check=True
             ).stdout
-            # The first one starts cold.
             theirs.append(int(output.splitlines()[-1].split()[-2]) / 1e6)
     said("sql() of 10 M rows to a table", f"{statistics.median(ours):.3f} s")
     if theirs:
@@ -238,7 +240,7 @@ def main():
                 measure()
         if options.wheel:
             size = options.wheel.stat().st_size
-            said("wheel", f"{size / MIB:.1f} MiB", "at most 40 MB")
+            said("wheel", f"{size / 1e6:.1f} MB", "at most 40 MB")
     return None
 
 

@@ -88,6 +88,8 @@ struct Inner {
     refuse_every: AtomicU64,
     lose_every: AtomicU64,
     is_unreachable: AtomicBool,
+    /// Part of the target of the PUT that is the last thing to go through.
+    last_put: Mutex<Option<String>>,
     random: Mutex<Random>,
     log: Mutex<Vec<Logged>>,
     /// Of clients, to be cut when nothing goes through any more.
@@ -105,6 +107,7 @@ impl Proxy {
             refuse_every: AtomicU64::new(0),
             lose_every: AtomicU64::new(0),
             is_unreachable: AtomicBool::new(false),
+            last_put: Mutex::default(),
             random: Mutex::new(Random(seed)),
             log: Mutex::default(),
             connections: Mutex::default(),
@@ -146,13 +149,13 @@ impl Proxy {
 
     /// While it is: connections that are open are cut, and new ones are closed at once.
     pub fn set_unreachable(&self, is_unreachable: bool) {
-        let flag = &self.inner.is_unreachable;
-        flag.store(is_unreachable, Ordering::SeqCst);
-        if is_unreachable {
-            for connection in locked(&self.inner.connections).drain(..) {
-                let _ = connection.shutdown(Shutdown::Both);
-            }
-        }
+        self.inner.set_unreachable(is_unreachable);
+    }
+
+    /// The next PUT to a target that has `part` in it reaches the server, which does it; its answer is
+    /// lost, and from then on nothing goes through.
+    pub fn unreachable_after_put(&self, part: &str) {
+        *locked(&self.inner.last_put) = Some(part.to_string());
     }
 
     /// Time as in the log.
@@ -177,6 +180,21 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Inner {
+    fn set_unreachable(&self, is_unreachable: bool) {
+        self.is_unreachable.store(is_unreachable, Ordering::SeqCst);
+        if is_unreachable {
+            for connection in locked(&self.connections).drain(..) {
+                let _ = connection.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    fn is_last(&self, request: &http::Request) -> bool {
+        let is_it =
+            |part: &mut String| request.method == "PUT" && request.target.contains(part.as_str());
+        locked(&self.last_put).take_if(is_it).is_some()
+    }
+
     fn serve(&self, client: TcpStream, name: &str) {
         if self.is_unreachable.load(Ordering::SeqCst) {
             return;
@@ -231,6 +249,10 @@ impl Inner {
         }
         match http::exchange(self.server, request) {
             Err(_) => (Outcome::Unreachable, None),
+            Ok(_) if self.is_last(request) => {
+                self.set_unreachable(true);
+                (Outcome::Lost, None)
+            }
             Ok(_) if self.is_chosen(&self.lose_every) => (Outcome::Lost, None),
             Ok(answer) => (Outcome::Answered(answer.status), Some(answer)),
         }

@@ -26,6 +26,7 @@ impl Node {
             .deadline
             .unwrap_or_else(|| self.environment().settings.query_deadline());
         let progress = options.progress;
+        let presented = options.presented;
         let cancel = options.cancel.unwrap_or_default();
         let (session, label) = (session.clone(), self.label());
         match statement {
@@ -36,6 +37,7 @@ impl Node {
                     label,
                     deadline,
                     progress: progress.clone(),
+                    presented,
                 };
                 self.execute_query(job, session, progress, cancel).await
             }

@@ -57,6 +57,7 @@ pub(super) fn explained_job(job: &ReadJob, explained: &ExplainStatement) -> Read
         label: job.label.clone(),
         deadline: job.deadline,
         progress: job.progress.clone(),
+        presented: job.presented,
     }
 }
 

@@ -29,6 +29,8 @@ mod tpch_plans;
 pub use crate::args::FileFormat;
 pub use crate::failure::Failure;
 pub use crate::input::{Input, TextOptions};
+pub use crate::load::examine_files;
+pub use crate::memory::{Allocator, give_back};
 pub use crate::program::Program;
 
 use crate::args::{Cli, Command, Inspect, Sql};

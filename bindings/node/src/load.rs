@@ -3,18 +3,20 @@
 //! A load that fails leaves the storage as it was: nothing is committed, and a frame that does not
 //! exist is made together with its rows.
 
-use crate::args::Load;
+use crate::args::{FileFormat, Load};
 use crate::failure::{Failure, Result};
 use crate::input::{Input, TextOptions};
 use crate::progress::Meter;
 use crate::run::written;
 use crate::signals::{Interrupts, in_thread};
 use apiary::arrow::array::RecordBatch;
+use apiary::arrow::datatypes::SchemaRef;
 use apiary::{
     Apiary, CancellationToken, Error, Frame, FrameName, InputError, WriteOptions, WriteReport,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -50,16 +52,26 @@ async fn examine(options: &Load, frame: Option<&Frame>, interrupts: &Interrupts)
         null: options.null.clone(),
         infer_rows: options.infer_rows,
     };
-    let (files, format) = (options.files.clone(), options.format);
     let examine = async {
         let columns = match frame {
             Some(frame) => Some(frame.schema().await?),
             None => None,
         };
-        let examine = move || Input::examine(&files, format, text, columns.as_ref());
-        in_thread("apiary-examine", examine).await
+        examine_files(options.files.clone(), options.format, text, columns).await
     };
     interrupts.or_cancelled(examine).await
+}
+
+/// [`Input::examine`] on a thread of its own: a file may come slowly, or never, as that of a pipe does
+/// that nobody writes to. When this is dropped the thread is left behind, and ends with the process.
+pub async fn examine_files(
+    files: Vec<PathBuf>,
+    format: Option<FileFormat>,
+    text: TextOptions,
+    existing: Option<SchemaRef>,
+) -> Result<Input> {
+    let examine = move || Input::examine(&files, format, text, existing.as_ref());
+    in_thread("apiary-examine", examine).await
 }
 
 /// Into a frame that exists.

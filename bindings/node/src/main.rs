@@ -1,10 +1,9 @@
 //! `apiary-node`: the command line as a program of its own.
 
-use apiary_node::Program;
-use mimalloc::MiMalloc;
+use apiary_node::{Allocator, Program};
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
     std::process::exit(apiary_node::run(

@@ -6,23 +6,26 @@
 //! Invariants: the GIL is released whenever Rust works or waits; no lock of ours is held while it is
 //! asked for; nothing of a node is touched in a process that was forked from the one that started it.
 
-mod chunks;
 mod errors;
 mod fork;
 mod information;
 mod input;
 mod logging;
 mod node;
+mod pages;
 mod parameters;
+mod places;
+mod queries;
 mod rows;
 mod types;
 mod wait;
+mod writes;
 
-use mimalloc::MiMalloc;
+use apiary_node::Allocator;
 use pyo3::prelude::pymodule;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 #[pymodule]
 mod _apiary {

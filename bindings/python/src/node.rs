@@ -3,30 +3,19 @@
 use crate::errors;
 use crate::fork::Own;
 use crate::information;
-use crate::input::{Source, channel};
-use crate::parameters::parameters;
+use crate::places::{Place, box_of, columns_of, frame_of};
+use crate::queries;
 use crate::rows::Rows;
-use crate::types::{Declared, schema_of};
-use crate::wait::{PAUSE, Watch, droppable, outcome};
-use apiary::arrow::datatypes::{DataType, Schema, SchemaRef};
-use apiary::{
-    Answer, Apiary, Backpressure, BoxNs, CancellationToken, DropOptions, Error, Frame,
-    QueryOptions, ReadOptions, Session, Settings, WriteOptions, WriteReport,
-};
-use apiary_node::{Input, TextOptions};
+use crate::wait::{Meter, PAUSE, Watch, droppable, outcome};
+use crate::writes::WriteCall;
+use apiary::{Apiary, CancellationToken, DropOptions, Error, Session, Settings};
 use crossbeam_channel::RecvTimeoutError;
-use futures::{StreamExt, TryStreamExt};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-/// Rows of a text file that the types of its columns are guessed from.
-const INFER_ROWS: usize = 1000;
+use std::sync::Mutex;
 
 /// A running node on some storage.
 #[pyclass(frozen, module = "apiary._apiary")]
@@ -34,30 +23,35 @@ pub struct Node {
     inner: Own<Inner>,
 }
 
-struct Inner {
-    apiary: Apiary,
-    session: Mutex<Session>,
+/// What belongs to the process that started it.
+pub struct Inner {
+    pub apiary: Apiary,
+    pub session: Mutex<Session>,
     /// Cancelled when it is to stop at once.
-    closing: CancellationToken,
+    pub closing: CancellationToken,
     max_partitions: usize,
 }
 
-/// `hive`, `box` and `frame` of a call.
-type Place = (String, String, String);
-/// What is called while something takes long.
-type Meter = Option<Py<PyAny>>;
+impl Inner {
+    /// Does something that a Ctrl-C may drop.
+    pub fn ask<T, F>(&self, py: Python<'_>, work: impl FnOnce(Apiary) -> F) -> PyResult<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let watch = Watch::new(&self.closing, None);
+        let work = work(self.apiary.clone());
+        droppable(py, &self.apiary, &watch, work)?.map_err(|error| errors::raised(py, error))
+    }
+}
 
 impl Node {
-    /// Does something that a Ctrl-C may drop.
     fn ask<T, F>(&self, py: Python<'_>, work: impl FnOnce(Apiary) -> F) -> PyResult<T>
     where
         T: Send,
         F: Future<Output = Result<T, Error>> + Send,
     {
-        let inner = self.inner.get(py)?;
-        let watch = Watch::new(&inner.closing, None);
-        let work = work(inner.apiary.clone());
-        droppable(py, &inner.apiary, &watch, work)?.map_err(|error| errors::raised(py, error))
+        self.inner.get(py)?.ask(py, work)
     }
 }
 
@@ -238,7 +232,7 @@ impl Node {
         Ok(PySchema::new(crate::types::plain(&schema)))
     }
 
-    /// Writes what holds rows (see [`Source`]); says what was done.
+    /// Writes what holds rows (see [`Source`](crate::input::Source)); says what was done.
     #[pyo3(signature = (place, rows, overwrite, backpressure, timeout, meter))]
     #[allow(clippy::too_many_arguments)]
     fn write<'py>(
@@ -252,36 +246,8 @@ impl Node {
         meter: Meter,
     ) -> PyResult<Bound<'py, PyDict>> {
         let inner = self.inner.get(py)?;
-        let watch = Watch::new(&inner.closing, meter);
-        let options = write_options(py, &watch, overwrite, backpressure, timeout)?;
-        // Before the source is touched: it may be readable only once.
-        let frame = self.ask(py, |apiary| async move { frame_of(&apiary, &place).await })?;
-        let mut source = Source::new(rows)?;
-        let (sender, stream) = channel();
-        let apiary = &inner.apiary;
-        let write = async move { frame.write_with(stream, options).await };
-        // The block only lends its runtime; the task is waited for below.
-        #[allow(clippy::async_yields_async)]
-        let write = py.detach(|| apiary.block_on(async { tokio::spawn(write) }));
-        let brought = sender.bring(py, apiary, &watch, &mut source);
-        if brought.is_err() {
-            watch.cancel.cancel();
-        }
-        let written = async {
-            let joined = write.await;
-            joined.unwrap_or_else(|error| Err(Error::Bug(format!("a write ended: {error}"))))
-        };
-        match brought {
-            Ok(()) => {
-                let report: WriteReport = outcome(py, apiary, &watch, written)?;
-                information::report(py, &report)
-            }
-            Err(raised) => {
-                // The write ends now; that it was taken back is no news.
-                let _ = py.detach(|| apiary.block_on(written));
-                Err(raised)
-            }
-        }
+        let call = WriteCall::new(py, inner, meter, overwrite, backpressure, timeout)?;
+        information::report(py, &call.rows(py, place, rows)?)
     }
 
     /// Writes the rows of files; says what was done.
@@ -298,34 +264,8 @@ impl Node {
         meter: Meter,
     ) -> PyResult<Bound<'py, PyDict>> {
         let inner = self.inner.get(py)?;
-        let watch = Watch::new(&inner.closing, meter);
-        let options = write_options(py, &watch, overwrite, backpressure, timeout)?;
-        let (frame, schema) = self.ask(py, |apiary| async move {
-            let frame = frame_of(&apiary, &place).await?;
-            let schema = frame.schema().await?;
-            Ok((frame, schema))
-        })?;
-        let text = TextOptions {
-            infer_rows: INFER_ROWS,
-            ..TextOptions::default()
-        };
-        let read = Arc::new(AtomicU64::new(0));
-        let progress = watch.progress.clone();
-        let rows = py.detach(|| {
-            let input = Input::examine(&files, None, text, Some(&schema))?;
-            progress
-                .bytes_total
-                .store(input.total_bytes, Ordering::Relaxed);
-            input.stream(read.clone())
-        });
-        let rows = rows.map_err(|failure| errors::of_files(py, failure))?;
-        let rows = rows.inspect(move |_| {
-            progress
-                .bytes_done
-                .store(read.load(Ordering::Relaxed), Ordering::Relaxed);
-        });
-        let report = outcome(py, &inner.apiary, &watch, frame.write_with(rows, options))?;
-        information::report(py, &report)
+        let call = WriteCall::new(py, inner, meter, overwrite, backpressure, timeout)?;
+        information::report(py, &call.files(py, place, files)?)
     }
 
     /// Runs statements: the rows of the last one, if it has any, and what it wrote, if it did.
@@ -338,179 +278,22 @@ impl Node {
         timeout: Option<f64>,
         meter: Meter,
     ) -> PyResult<(Option<Rows>, Option<Bound<'py, PyDict>>)> {
-        let inner = self.inner.get(py)?;
-        let given = parameters(given)?;
-        let statements =
-            apiary::parse(text).and_then(|statements| apiary::bind(statements, &given));
-        let statements = statements.map_err(|error| errors::raised(py, error))?;
-        let watch = Watch::new(&inner.closing, meter);
-        let options = QueryOptions {
-            deadline: duration(py, timeout)?,
-            progress: watch.progress.clone(),
-            cancel: Some(watch.cancel.clone()),
-        };
-        let session = inner
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let run = run(inner.apiary.clone(), statements, session, options);
-        let answer = outcome(py, &inner.apiary, &watch, run)?;
-        let session = answer.session().clone();
-        *inner.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
-        let report = answer
-            .write_report()
-            .map(|report| information::report(py, report));
-        let report = report.transpose()?;
-        let rows = answer.has_rows();
-        let rows = rows.then(|| Rows::new(inner.apiary.clone(), watch, answer));
-        Ok((rows, report))
+        queries::sql(py, self.inner.get(py)?, text, given, timeout, meter)
     }
 
     /// The rows of a frame, without SQL: some columns, and those rows whose columns have these values,
     /// each given as text. `None` for a frame without cells.
-    #[pyo3(signature = (place, columns, filter, meter))]
+    #[pyo3(signature = (place, columns, filter, timeout, meter))]
     fn read(
         &self,
         py: Python<'_>,
         place: Place,
         columns: Option<Vec<String>>,
         filter: Vec<(String, Option<String>)>,
+        timeout: Option<f64>,
         meter: Meter,
     ) -> PyResult<Option<Rows>> {
         let inner = self.inner.get(py)?;
-        let answer = self.ask(py, |apiary| async move {
-            let frame = frame_of(&apiary, &place).await?;
-            let info = frame.info().await?;
-            let filter = predicate(&info.schema, &filter)?;
-            if info.cell_count == 0 {
-                return Ok(None);
-            }
-            frame
-                .read_with(&ReadOptions { columns, filter })
-                .await
-                .map(Some)
-        })?;
-        let watch = Watch::new(&inner.closing, meter);
-        Ok(answer.map(|answer| Rows::new(inner.apiary.clone(), watch, answer)))
+        queries::read(py, inner, &place, columns, &filter, timeout, meter)
     }
-}
-
-/// Runs statements one after the other; gives the answer of the last one.
-async fn run(
-    apiary: Apiary,
-    statements: Vec<apiary::Statement>,
-    mut session: Session,
-    options: QueryOptions,
-) -> Result<Answer, Error> {
-    let cancel = options.cancel.clone().unwrap_or_default();
-    let count = statements.len();
-    for (index, statement) in statements.into_iter().enumerate() {
-        let mut answer = apiary.execute(statement, &session, options.clone()).await?;
-        if index + 1 == count {
-            return Ok(answer);
-        }
-        let drained = async {
-            while answer.try_next().await?.is_some() {}
-            Ok::<_, Error>(())
-        };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-            drained = drained => drained?,
-        }
-        session = answer.session().clone();
-    }
-    Err(Error::rejected("there is no SQL statement in the text"))
-}
-
-fn columns_of(columns: &Bound<'_, PyAny>) -> PyResult<SchemaRef> {
-    let py = columns.py();
-    if columns.hasattr("__arrow_c_schema__")? {
-        let schema: PySchema = columns.extract()?;
-        return Ok(schema.into_inner());
-    }
-    let declared: Vec<Declared> = columns.extract()?;
-    schema_of(declared).map_err(|reason| errors::new(py, "InvalidInputError", reason))
-}
-
-async fn box_of(apiary: &Apiary, hive: &str, name: &str) -> Result<BoxNs, Error> {
-    apiary.hive(hive).await?.box_ns(name).await
-}
-
-/// A frame by its three names, at one look.
-async fn frame_of(apiary: &Apiary, place: &Place) -> Result<Frame, Error> {
-    let parts = [&place.0, &place.1, &place.2].map(|part| quoted(part));
-    apiary.frame(&parts.join(".")).await
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Equality with texts, in the types of the columns.
-fn predicate(
-    schema: &Schema,
-    filter: &[(String, Option<String>)],
-) -> Result<Option<String>, Error> {
-    let mut parts = Vec::new();
-    for (name, value) in filter {
-        let (_, field) = schema.column_with_name(name).ok_or_else(|| {
-            Error::rejected(format!(
-                "the filter names {name:?}, which is not a column of the frame"
-            ))
-        })?;
-        let column = quoted(name);
-        parts.push(match (value, field.data_type()) {
-            (None, _) => format!("{column} IS NULL"),
-            (Some(value), DataType::Utf8View) => format!("{column} = {}", text(value)),
-            (Some(value), other) => {
-                format!(
-                    "{column} = arrow_cast({}, {})",
-                    text(value),
-                    text(&other.to_string())
-                )
-            }
-        });
-    }
-    Ok((!parts.is_empty()).then(|| parts.join(" AND ")))
-}
-
-fn text(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "''"))
-}
-
-fn write_options(
-    py: Python<'_>,
-    watch: &Watch,
-    overwrite: bool,
-    backpressure: Option<&str>,
-    timeout: Option<f64>,
-) -> PyResult<WriteOptions> {
-    let backpressure = match backpressure {
-        None => None,
-        Some("block") => Some(Backpressure::Block),
-        Some("error") => Some(Backpressure::Error),
-        Some("ignore") => Some(Backpressure::Ignore),
-        Some(other) => {
-            let message =
-                format!("backpressure is \"block\", \"error\" or \"ignore\", not {other:?}");
-            return Err(errors::new(py, "InvalidInputError", message));
-        }
-    };
-    Ok(WriteOptions {
-        overwrite,
-        backpressure,
-        deadline: duration(py, timeout)?,
-        cancel: Some(watch.cancel.clone()),
-        ..WriteOptions::default()
-    })
-}
-
-fn duration(py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Duration>> {
-    let duration = seconds.map(Duration::try_from_secs_f64).transpose();
-    duration.map_err(|error| {
-        let message = format!("timeout is a number of seconds: {error}");
-        errors::new(py, "InvalidInputError", message)
-    })
 }

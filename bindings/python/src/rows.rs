@@ -4,9 +4,9 @@
 //! whole, and from then on it can be read again and again. Strings and bytes are given as the plain
 //! types that every Arrow library computes with.
 
-use crate::chunks::Chunks;
 use crate::errors;
 use crate::fork::Own;
+use crate::pages::Pages;
 use crate::types::plain;
 use crate::wait::{PAUSE, Watch, droppable};
 use apiary::arrow::array::{RecordBatch, RecordBatchReader};
@@ -17,12 +17,16 @@ use apiary::arrow::error::ArrowError;
 use apiary::arrow::ipc::reader::StreamDecoder;
 use apiary::arrow::ipc::writer::StreamWriter;
 use apiary::{Answer, Apiary, Error};
+use apiary_node::give_back;
 use futures::{StreamExt, TryStreamExt};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3_arrow::{PyRecordBatch, PyRecordBatchReader, PySchema};
 use std::ffi::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Copied bytes after which freed memory is looked at.
+const GIVEN_BACK_BYTES: usize = 32 << 20;
 
 /// The rows of a statement. Made by [`Node`](crate::node::Node); a subclass takes them over.
 #[pyclass(subclass, frozen, module = "apiary._apiary")]
@@ -172,12 +176,21 @@ impl Inner {
     /// is held twice.
     fn ipc(&mut self, py: Python<'_>) -> PyResult<Buffer> {
         let mut reader = self.reader(py)?;
+        let apiary = self.apiary.clone();
         let encoded = py.detach(|| {
-            let mut writer = StreamWriter::try_new(Chunks::default(), &reader.schema)?;
-            for batch in &mut reader {
-                writer.write(&batch?)?;
+            let mut writer = StreamWriter::try_new(Pages::new()?, &reader.schema)?;
+            let mut copied_bytes = 0;
+            while let Some(batch) = reader.next().transpose()? {
+                writer.write(&batch)?;
+                copied_bytes += batch.get_array_memory_size();
+                drop(batch);
+                if copied_bytes > GIVEN_BACK_BYTES {
+                    copied_bytes = 0;
+                    give_back_at_rest(&apiary)
+                        .map_err(|error| ArrowError::ExternalError(error.into()))?;
+                }
             }
-            let buffer = Buffer::from_vec(writer.into_inner()?.into_one());
+            let buffer = writer.into_inner()?.into_buffer();
             let batches = decoded(buffer.clone())?;
             Ok::<_, ArrowError>((buffer, batches))
         });
@@ -188,6 +201,19 @@ impl Inner {
         };
         Ok(buffer)
     }
+}
+
+/// Batches wait while they are copied, as many as the query is ahead. Once it has ended nobody needs the
+/// memory that they leave, and it would stay for a while beside the copy.
+fn give_back_at_rest(apiary: &Apiary) -> apiary::Result<()> {
+    apiary.block_on(async {
+        let status = apiary.status().await?;
+        if status.bees.iter().all(|bee| bee.state == "idle") {
+            apiary.on_each_thread(give_back).await;
+            give_back();
+        }
+        Ok(())
+    })
 }
 
 fn taken(py: Python<'_>) -> PyErr {

@@ -48,18 +48,30 @@ pub fn wait_for_calls(py: Python<'_>, seconds: f64) -> bool {
     true
 }
 
+/// What is called as `meter(bytes_done, bytes_total, rows_done)`, again and again, once something takes
+/// long.
+pub type Meter = Option<Py<PyAny>>;
+
+/// Seconds that a caller gives, as the time that something may take.
+pub fn duration(py: Python<'_>, seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+    duration.map_err(|error| {
+        let message = format!("timeout is a number of seconds: {error}");
+        errors::new(py, "InvalidInputError", message)
+    })
+}
+
 /// What is watched while something runs.
 pub struct Watch {
     pub cancel: CancellationToken,
     pub progress: Arc<Progress>,
-    /// Called as `meter(bytes_done, bytes_total, rows_done)`, again and again, once it takes long.
-    meter: Option<Py<PyAny>>,
+    meter: Meter,
     started: Instant,
 }
 
 impl Watch {
     /// `closing` is cancelled when the node is told to stop at once.
-    pub fn new(closing: &CancellationToken, meter: Option<Py<PyAny>>) -> Self {
+    pub fn new(closing: &CancellationToken, meter: Meter) -> Self {
         Self {
             cancel: closing.child_token(),
             progress: Arc::default(),

@@ -44,6 +44,7 @@ async fn main() -> apiary::Result<()> {
     let some = ReadOptions {
         columns: Some(vec!["sensor".into(), "celsius".into()]),
         filter: Some("day = 3".into()),
+        ..ReadOptions::default()
     };
     let mut rows = frame.read_with(&some).await?;
     while let Some(batch) = rows.try_next().await? {

@@ -2,7 +2,7 @@
 
 use crate::answer::Answer;
 use crate::node::Apiary;
-use apiary_actors::{WriteOptions, WriteReport};
+use apiary_actors::{QueryOptions, WriteOptions, WriteReport};
 use apiary_engine::catalog::FrameEntry;
 use apiary_engine::ledger::{Cell, Snapshot};
 use apiary_engine::{Error, Result};
@@ -57,6 +57,8 @@ pub struct ReadOptions {
     pub columns: Option<Vec<String>>,
     /// A predicate in SQL, as after `WHERE`.
     pub filter: Option<String>,
+    /// How long it may take, and who watches it.
+    pub query: QueryOptions,
 }
 
 impl Frame {
@@ -203,7 +205,9 @@ impl Frame {
             // The line break ends a comment in the predicate.
             text = format!("{text} WHERE ({filter}\n)");
         }
-        self.apiary.sql_with(&text, &self.apiary.session()).await
+        let session = self.apiary.session();
+        let query = options.query.clone();
+        self.apiary.run_all(&text, &session, query).await
     }
 
     async fn snapshot(&self) -> Result<(FrameEntry, Arc<Snapshot>)> {

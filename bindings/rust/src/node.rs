@@ -168,19 +168,27 @@ impl Apiary {
 
     /// [`Apiary::sql`] in a session of the caller's: [`Answer::session`] is what the statements left.
     pub async fn sql_with(&self, text: &str, session: &Session) -> Result<Answer> {
+        self.run_all(text, session, QueryOptions::default()).await
+    }
+
+    /// `options` are those of every statement.
+    pub(crate) async fn run_all(
+        &self,
+        text: &str,
+        session: &Session,
+        options: QueryOptions,
+    ) -> Result<Answer> {
         let mut statements = parse(text)?;
         let Some(last) = statements.pop() else {
             return Err(Error::rejected("there is no SQL statement in the text"));
         };
         let mut session = session.clone();
         for statement in statements {
-            let mut answer = self
-                .execute(statement, &session, QueryOptions::default())
-                .await?;
+            let mut answer = self.execute(statement, &session, options.clone()).await?;
             while answer.try_next().await?.is_some() {}
             session = answer.session().clone();
         }
-        self.execute(last, &session, QueryOptions::default()).await
+        self.execute(last, &session, options).await
     }
 
     /// Runs one statement that [`parse`] gave, in a session, with options.

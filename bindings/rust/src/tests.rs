@@ -9,6 +9,7 @@ use arrow::error::ArrowError;
 use futures::executor::block_on;
 use futures::stream;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn batch(ids: &[i64]) -> RecordBatch {
     let names: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
@@ -140,6 +141,7 @@ fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
         let options = ReadOptions {
             columns: Some(vec!["id".into()]),
             filter: Some("name = 'n2' -- and no more".into()),
+            ..ReadOptions::default()
         };
         let read = frame
             .read_with(&options)
@@ -172,6 +174,29 @@ fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
             Err(Error::NotFound { .. })
         ));
         assert!(matches!(frame.info().await, Err(Error::NotFound { .. })));
+        apiary.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_read_ends_at_its_deadline() {
+    let apiary = memory("slow-read");
+    block_on(async {
+        let made = "CREATE TABLE t AS SELECT 1 AS id";
+        apiary.sql(made).await.unwrap();
+        let frame = apiary.frame("t").await.unwrap();
+        let endless = "SELECT value FROM generate_series(1, 1000000000000) WHERE value % 7 = 11";
+        let options = ReadOptions {
+            filter: Some(format!("id IN ({endless})")),
+            query: QueryOptions {
+                deadline: Some(Duration::from_millis(50)),
+                ..QueryOptions::default()
+            },
+            ..ReadOptions::default()
+        };
+        let read = async { frame.read_with(&options).await?.collect().await };
+        let error = read.await.unwrap_err();
+        assert!(matches!(error, Error::Deadline(_)), "{error}");
         apiary.shutdown().await.unwrap();
     });
 }

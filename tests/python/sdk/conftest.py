@@ -1,5 +1,7 @@
 """Nodes for tests."""
 
+import time
+
 import apiary
 import pytest
 
@@ -24,3 +26,11 @@ def shared(tmp_path_factory):
     with apiary.Apiary("shared", meadow, bees=2, memory="1GiB", sync=False) as node:
         node.create_hive("h").create_box("b")
         yield node
+
+
+def until(condition):
+    """Waits for what comes from another thread."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

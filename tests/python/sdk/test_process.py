@@ -79,6 +79,7 @@ INTERRUPTED = """
             "insert": lambda: node.sql("INSERT INTO h.b.f " + %r),
             "generator": lambda: frame.write(rows()),
             "reader": lambda: pa.table(node.sql(%r)),
+            "files": lambda: frame.write(sys.argv[2]),
         }[what]
         threading.Thread(target=interrupt).start()
         try:
@@ -101,6 +102,16 @@ INTERRUPTED = """
 def test_ctrl_c_ends_what_runs_and_the_node_goes_on(what):
     """How soon is a figure of the benchmark: a loaded machine says nothing about it."""
     done = python(INTERRUPTED, what)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "gone on"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "arrow"])
+def test_ctrl_c_ends_a_wait_for_a_file(kind, tmp_path):
+    """Nobody writes to the pipe, so that looking for its columns takes for ever."""
+    pipe = tmp_path / f"rows.{kind}"
+    os.mkfifo(pipe)
+    done = python(INTERRUPTED, "files", str(pipe))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "gone on"
 

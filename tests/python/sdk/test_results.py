@@ -6,6 +6,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from apiary import InterfaceError, InvalidInputError, NotFoundError, Result, TimeoutError
 
@@ -40,16 +41,29 @@ def test_batches_stream_and_are_gone_when_they_were_taken(shared):
     result = shared.sql(MANY)
     assert not result.is_whole
     assert result.schema.names == ["n", "text"]
-    # Not `list(result)`, which asks for the length first.
-    batches = [batch for batch in result]
+    batches = list(result)
+    assert not result.is_whole
     assert all(isinstance(batch, pa.RecordBatch) for batch in batches)
     assert len(batches) > 1
     assert sum(batch.num_rows for batch in batches) == 100_000
-    assert [batch for batch in result] == []
+    assert list(result) == []
     for use in (len, Result.to_arrow, pa.table, bytes):
         with pytest.raises((InterfaceError, pa.ArrowException), match="taken"):
             use(result)
     assert "taken" in repr(result) and "taken" in result._repr_html_()
+
+
+@pytest.mark.parametrize("take", [list, tuple, lambda result: [*result]], ids=["list", "tuple", "star"])
+def test_whoever_gathers_batches_has_them_and_the_result_has_not(shared, take):
+    """They ask for a length, which would keep all rows in the result as well."""
+    result = shared.sql(MANY)
+    assert sum(batch.num_rows for batch in take(result)) == 100_000
+    assert not result.is_whole
+    with pytest.raises(InterfaceError, match="taken"):
+        len(result)
+    result = shared.sql(MANY)
+    assert len(result) == 100_000
+    assert sum(batch.num_rows for batch in take(result)) == 100_000 == len(result)
 
 
 def test_a_reader_streams_and_a_whole_result_can_be_read_again(shared):
@@ -60,6 +74,24 @@ def test_a_reader_streams_and_a_whole_result_can_be_read_again(shared):
     for _ in range(2):
         assert sum(batch.num_rows for batch in result) == 100_000
         assert pa.table(result).num_rows == 100_000
+
+
+def test_the_bytes_of_a_large_result_hold_its_batches_too(shared):
+    result = shared.sql("SELECT value AS a, -value AS b, value * 3 AS c FROM generate_series(1, 2000000)")
+    buffer = pa.py_buffer(result)
+    assert buffer.size > 48_000_000
+    table = pa.ipc.open_stream(result).read_all()
+    assert result.to_arrow().equals(table)
+    end = buffer.address + buffer.size
+    for column in [*table.columns, *result.to_arrow().columns]:
+        for chunk in column.chunks:
+            assert buffer.address <= chunk.buffers()[1].address < end
+    # They stay as long as somebody has a part of them.
+    del result, buffer, column, chunk
+    gc.collect()
+    count = 2_000_000
+    assert pc.sum(table["a"]).as_py() == count * (count + 1) // 2 == -pc.sum(table["b"]).as_py()
+    assert pc.sum(table["c"]).as_py() == 3 * count * (count + 1) // 2
 
 
 def test_rows_are_fetched_one_after_the_other(shared):

@@ -7,12 +7,12 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import apiary
 import pytest
-from apiary import _apiary, _node, _progress
+from apiary import _apiary, _progress, _size
+from conftest import until
 
 
 def test_errors_have_classes_by_remedy_and_keep_their_cause(ap, meadow):
@@ -50,10 +50,19 @@ def test_a_storage_that_does_not_answer_is_a_storage_error():
     assert isinstance(raised.value, (apiary.StorageError, apiary.OperationalError))
 
 
-def test_a_conflict_says_so(ap):
-    conflict = apiary.ConflictError("two commits")
-    assert isinstance(conflict, apiary.OperationalError)
-    assert apiary.BusyError("later").retry_after == 1.0
+def test_a_node_that_has_too_much_to_do_says_when_to_come_again():
+    endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 11"
+    with apiary.Apiary("busy", "memory://busy", bees=1) as node:
+        # One works at it, and so many wait for a bee.
+        results = [node.sql(endless) for _ in range(1 + 256)]
+        until(lambda: node._facts()["queued_tasks"] == 256)
+        with pytest.raises(apiary.BusyError, match="256 tasks wait") as raised:
+            node.sql("SELECT 1").scalar()
+        assert raised.value.retry_after == 2.0
+        for result in results:
+            result.close()
+        until(lambda: node._facts()["queued_tasks"] == 0)
+        assert node.sql("SELECT 1").scalar() == 1
 
 
 def test_settings_are_checked():
@@ -68,8 +77,8 @@ def test_settings_are_checked():
             node.start()
     with pytest.raises(apiary.InvalidInputError, match="size"):
         apiary.Apiary("wrong", memory="much")
-    assert _node._bytes("1.5 GiB") == 3 << 29
-    assert (_node._bytes("10kb"), _node._bytes("7"), _node._bytes(9)) == (10_000, 7, 9)
+    assert _size.bytes_of("1.5 GiB") == 3 << 29
+    assert (_size.bytes_of("10kb"), _size.bytes_of("7"), _size.bytes_of(9)) == (10_000, 7, 9)
 
 
 class Handler(logging.Handler):
@@ -93,14 +102,6 @@ def handler():
     logger.removeHandler(handler)
     logger.setLevel(before)
     apiary._logging.listen()
-
-
-def until(condition):
-    """Waits for what comes from another thread."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_what_the_node_logs_goes_to_logging(handler):

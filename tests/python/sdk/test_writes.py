@@ -231,11 +231,24 @@ def test_a_filter_of_null_and_of_text_with_quotes(frame):
     assert frame.read({"name": "none"}).schema == frame.schema
 
 
+def test_a_read_that_takes_too_long_is_ended(ap, frame):
+    frame.write(TABLE)
+    for read in [
+        lambda: frame.read(timeout=0),
+        lambda: frame.read({"name": "a"}, ["id"], timeout=0),
+        lambda: ap.read_from_frame("h", "b", "f", timeout=0),
+    ]:
+        with pytest.raises(apiary.TimeoutError):
+            read().to_arrow()
+    assert frame.read(timeout=600).to_pylist() == ROWS
+
+
 def test_wrong_options_are_refused(frame):
     with pytest.raises(apiary.InvalidInputError, match="backpressure"):
         frame.write(TABLE, backpressure="later")
-    with pytest.raises(apiary.InvalidInputError, match="timeout"):
-        frame.write(TABLE, timeout=-1)
+    for use in [lambda: frame.write(TABLE, timeout=-1), lambda: frame.read(timeout=float("nan"))]:
+        with pytest.raises(apiary.InvalidInputError, match="timeout"):
+            use()
     assert frame.version == 0
 
 

@@ -136,3 +136,22 @@ fn faults_are_refusals_losses_and_a_server_that_nobody_reaches() {
     assert_eq!(outcomes[..2], [Outcome::Refused, Outcome::Lost]);
     assert_eq!(outcomes.last(), Some(&Outcome::Answered(200)));
 }
+
+#[test]
+fn the_last_put_is_done_and_nobody_is_told() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (endpoint, received) = server(vec![ok; 2]);
+    let proxy = Proxy::to(&endpoint, 0);
+    let door = proxy.door("a");
+    proxy.unreachable_after_put("a%20b");
+    let mut connection = connect(&door);
+    ask(&connection, "GET /hives/home/a%20b HTTP/1.1\r\n\r\n", "ok");
+    received.recv().expect("one that is no PUT");
+    connection.write_all(PUT.as_bytes()).expect("it is sent");
+    assert!(!matches!(connection.read(&mut [0]), Ok(1)), "no answer");
+    assert_eq!(received.recv().expect("the server has done it"), PUT);
+    assert!(!matches!(connect(&door).read(&mut [0]), Ok(1)), "cut");
+    let outcomes = proxy.log().into_iter().map(|logged| logged.outcome);
+    let outcomes: Vec<Outcome> = outcomes.collect();
+    assert_eq!(outcomes, [Outcome::Answered(200), Outcome::Lost]);
+}

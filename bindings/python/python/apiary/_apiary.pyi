@@ -88,5 +88,6 @@ class Node:
         place: _Place,
         columns: Sequence[str] | None,
         filter: Sequence[tuple[str, str | None]],
+        timeout: float | None,
         meter: _Meter,
     ) -> Rows | None: ...

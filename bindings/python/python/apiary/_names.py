@@ -186,14 +186,18 @@ class Frame:
         filter: Mapping[str, Any] | None = None,
         columns: Sequence[str] | None = None,
         *,
+        timeout: float | None = None,
         progress: bool | None = None,
     ) -> Result:
-        """The rows: those whose columns have the values of `filter`, and of those the `columns`."""
-        result = self._apiary._read(self._place(), filter, columns, progress)
+        """The rows: those whose columns have the values of `filter`, and of those the `columns`.
+        `timeout` is in seconds.
+        """
+        result = self._apiary._read(self._place(), filter, columns, timeout, progress)
         if result is not None:
             return result
         names = "*" if columns is None else ", ".join(map(_quoted, columns))
-        return self._apiary._rows(f"SELECT {names} FROM {self.full_name} WHERE false")
+        nothing = f"SELECT {names} FROM {self.full_name} WHERE false"
+        return self._apiary._rows(nothing, timeout=timeout)
 
     def drop(self, *, purge: bool = False) -> bool:
         """Drops it; says whether it was there. With `purge` its data is deleted too."""

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from . import _apiary, _logging
+from . import _apiary, _colony, _logging
 from ._names import Backpressure, Box, Frame, Hive, readable
 from ._progress import meter
 from ._result import Result
 from ._schema import described, given
+from ._size import bytes_of
 from .exceptions import (
     ApiaryError,
     InterfaceError,
@@ -26,10 +27,6 @@ from .exceptions import (
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 _Place = tuple[str, str, str]
-
-_SETPOINT = 0.5
-"""The temperature that a node aims at."""
-
 
 _END_SECONDS = 5.0
 """How long the interpreter's end waits for threads that are in a call."""
@@ -73,7 +70,7 @@ class Apiary:
         if bees is not None:
             self._settings["bees"] = bees
         if memory is not None:
-            self._settings["memory_bytes"] = _bytes(memory)
+            self._settings["memory_bytes"] = bytes_of(memory)
         self._progress = progress
         self._lock = threading.Lock()
         self._running: _apiary.Node | None = None
@@ -184,8 +181,10 @@ class Apiary:
             return None, report
         return self._given(rows, line), report
 
-    def _rows(self, query: str, parameters: Parameters | None = None) -> Result:
-        result = self.sql(query, parameters)
+    def _rows(
+        self, query: str, parameters: Parameters | None = None, timeout: float | None = None
+    ) -> Result:
+        result = self.sql(query, parameters, timeout=timeout)
         if result is None:
             raise InterfaceError("the statement has no rows")
         return result
@@ -325,11 +324,13 @@ class Apiary:
         box_name: str,
         frame_name: str,
         partition_filter: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Result | None:
         """The rows of a frame, of those partitions whose columns have these values; ``None`` for a
-        frame without cells.
+        frame without cells. `timeout` is in seconds.
         """
-        return self._read((hive, box_name, frame_name), partition_filter, None, None)
+        return self._read((hive, box_name, frame_name), partition_filter, None, timeout)
 
     write_to_table = write_to_frame
     overwrite_table = overwrite_frame
@@ -357,12 +358,16 @@ class Apiary:
         place: _Place,
         filter: Mapping[str, Any] | None,
         columns: Sequence[str] | None,
-        progress: bool | None,
+        timeout: float | None = None,
+        progress: bool | None = None,
     ) -> Result | None:
+        node = self._node()
+        _logging.listen()
         values = [(name, _text(value)) for name, value in (filter or {}).items()]
         line = self._meter(progress)
         wanted = None if columns is None else list(columns)
-        rows = self._node().read(place, wanted, values, line)
+        with contextlib.closing(line) if line else contextlib.nullcontext():
+            rows = node.read(place, wanted, values, timeout, line)
         return None if rows is None else self._given(rows, line)
 
     def _given(self, rows: _apiary.Rows, line: Any) -> Result:
@@ -374,81 +379,23 @@ class Apiary:
 
     def status(self) -> dict[str, Any]:
         """Facts about this node."""
-        facts = self._facts()
-        cache = facts["cache"] or {"limit_bytes": 0}
-        return {
-            "name": facts["name"],
-            "node_id": facts["node_id"],
-            "cores": len(facts["bees"]),
-            "memory_gb": facts["memory_bytes"] / (1 << 30),
-            "bees": len(facts["bees"]),
-            "storage": _kind(str(self.storage)),
-            "memory_per_bee_mb": facts["memory_per_bee_bytes"] >> 20,
-            "target_cell_size_mb": facts["target_cell_bytes"] >> 20,
-            "cache_size_mb": cache["limit_bytes"] >> 20,
-        }
+        return _colony.status(self._facts(), str(self.storage))
 
     def bee_status(self) -> list[dict[str, Any]]:
         """What each bee does, and how much of its memory it uses, in bytes."""
-        return [
-            {
-                "bee_id": bee["bee_id"],
-                "state": bee["state"],
-                "memory_used": bee["memory_used_bytes"],
-                "memory_budget": bee["memory_budget_bytes"],
-            }
-            for bee in self._facts()["bees"]
-        ]
+        return _colony.bees(self._facts())
 
     def swarm_status(self) -> dict[str, Any]:
         """This node and the others on the storage, as it sees them. A node that was just met counts as
         suspect until its heartbeat was seen to change.
         """
-        facts = self._facts()
-        idle = sum(bee["state"] == "idle" for bee in facts["bees"])
-        used = sum(bee["memory_used_bytes"] for bee in facts["bees"])
-        budget = sum(bee["memory_budget_bytes"] for bee in facts["bees"])
-        nodes = [
-            {
-                "node_id": facts["node_id"],
-                "state": "alive",
-                "bees": len(facts["bees"]),
-                "idle_bees": idle,
-                "memory_pressure": used / budget if budget else 0.0,
-                "colony_temperature": facts["temperature"],
-            }
-        ]
-        for other in json.loads(self._node().swarm()):
-            state = other["state"]
-            nodes.append(
-                {
-                    "node_id": other["node_id"],
-                    "state": state if state in ("alive", "suspect", "dead") else "suspect",
-                    "bees": other.get("bees", 0),
-                    "idle_bees": other.get("idle_bees", 0),
-                    "memory_pressure": other.get("memory_pressure", 0.0),
-                    "colony_temperature": other.get("temperature", 0.0),
-                }
-            )
-        alive = [node for node in nodes if node["state"] == "alive"]
-        return {
-            "nodes": nodes,
-            "total_bees": sum(node["bees"] for node in alive),
-            "total_idle_bees": sum(node["idle_bees"] for node in alive),
-            "alive": len(alive),
-        }
+        return _colony.swarm(self._facts(), json.loads(self._node().swarm()))
 
     def colony_status(self) -> dict[str, Any]:
         """How busy this node is: ``temperature`` from 0 to 1, what follows from it (``regulation``: cold,
         ideal, warm, hot, critical), the ``setpoint``, and the number of ``abandoned_tasks``.
         """
-        facts = self._facts()
-        return {
-            "temperature": facts["temperature"],
-            "regulation": facts["regulation"],
-            "setpoint": _SETPOINT,
-            "abandoned_tasks": facts["abandoned_tasks"],
-        }
+        return _colony.colony(self._facts())
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(self._node().status())
@@ -495,13 +442,6 @@ def _prefix(error: ApiaryError, what: str) -> None:
         error.args = (f"{what}: {text}",)
 
 
-def _kind(storage: str) -> str:
-    scheme, separator, _ = storage.partition("://")
-    if not separator or scheme in ("local", "file"):
-        return "local"
-    return "s3" if scheme == "s3a" else scheme
-
-
 def _text(value: Any) -> str | None:
     if value is None:
         return None
@@ -510,24 +450,3 @@ def _text(value: Any) -> str | None:
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
     return str(value)
-
-
-_UNITS = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _UNITS[_letter] = _UNITS[_letter + "ib"] = 1024**_power
-    _UNITS[_letter + "b"] = 1000**_power
-
-
-def _bytes(size: int | str) -> int:
-    """``"512MiB"`` in bytes."""
-    if isinstance(size, int):
-        return size
-    text = size.strip().lower()
-    number = text.rstrip("bikmgt ")
-    unit = _UNITS.get(text[len(number) :].strip())
-    try:
-        if unit is None:
-            raise ValueError
-        return int(float(number) * unit)
-    except ValueError:
-        raise InvalidInputError(f"{size!r} is not a size: write 536870912 or '512MiB'") from None

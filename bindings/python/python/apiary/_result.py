@@ -22,6 +22,10 @@ _SHOWN_WIDTH = 32
 Row = tuple[Any, ...]
 
 
+class _NoLengthError(InterfaceError, TypeError):
+    """Whoever wants a length only to be faster takes a `TypeError` for none, and goes on."""
+
+
 class Result(_apiary.Rows):
     """The rows of a statement: a stream while the query runs, a table for whoever asks for all of it.
 
@@ -31,6 +35,7 @@ class Result(_apiary.Rows):
 
     Iterating gives record batches while the query runs; batches that were taken are gone. Whatever
     needs all rows (``len``, ``repr``, ``to_…``) keeps them, and then they can be read again and again.
+    Once it is iterated over, its length is no longer known.
 
     >>> result = ap.sql("SELECT value AS n FROM generate_series(1, 3) ORDER BY 1")
     >>> result.to_pylist()
@@ -43,6 +48,7 @@ class Result(_apiary.Rows):
 
     _meter: Meter | None = None
     _waiting: list[Row]
+    _is_iterated: bool = False
     _owner: object
 
     def __new__(
@@ -91,7 +97,17 @@ class Result(_apiary.Rows):
             self._done()
 
     def __iter__(self) -> Iterator[pyarrow.RecordBatch]:
+        self._is_iterated = True
         return self.batches()
+
+    def __len__(self) -> int:
+        # `list` asks for it behind `__iter__`, to have the room; to answer would be to keep all rows.
+        if self._is_iterated and not self.is_whole:
+            raise _NoLengthError(
+                "the rows of this result were taken as a stream, so that nobody knows their number; ask "
+                "for it first"
+            )
+        return super().__len__()
 
     def to_arrow(self) -> pyarrow.Table:
         """All rows as a pyarrow table."""
