@@ -187,6 +187,7 @@ pub fn ready_plan(
     if strategy.spilling_joins != SpillingJoins::None {
         plan = sql::spill_joins(plan, strategy.spilling_joins, &context)?;
     }
+    plan = sql::with_yielding_joins(plan, context.session_config().options())?;
     Ok((plan, context))
 }
 

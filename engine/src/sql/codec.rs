@@ -26,7 +26,8 @@ use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_proto_converter,
 };
 use datafusion_proto::physical_plan::{
-    DeduplicatingProtoConverter, PhysicalExtensionCodec, PhysicalProtoConverterExtension,
+    AsExecutionPlan, DeduplicatingProtoConverter, PhysicalExtensionCodec,
+    PhysicalProtoConverterExtension,
 };
 use datafusion_proto::protobuf::PhysicalPlanNode;
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,8 @@ impl EncodedCell {
     }
 }
 
-/// A plan as bytes that another bee, on any node of the same build, can run.
+/// A plan as bytes that another bee, on any node of the same build, can run. An error for one that is
+/// nested too deeply to be read back.
 pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
     let converter = DeduplicatingProtoConverter::default();
     let bytes = physical_plan_to_bytes_with_proto_converter(
@@ -122,6 +124,7 @@ pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
         &FrameCodec::encoder(),
         &converter,
     )?;
+    PhysicalPlanNode::try_decode(&bytes)?;
     Ok(bytes.to_vec())
 }
 

@@ -47,6 +47,7 @@ pub use plan::{plan_query, task_context};
 pub use scan::{FrameScanExec, ScanIdentity};
 pub use spilling::spill_joins;
 pub use statements::run_catalog_statement;
+pub(crate) use yielding::with_yielding_joins;
 
 use crate::behavior::abandonment::SpillingJoins;
 use crate::cache::CellParts;

@@ -253,7 +253,7 @@ fn first_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 }
 
 /// A part of a plan that was cut, with what every other plan gets before it is finished: what keeps its
-/// answer and its memory right, and lets others run.
+/// answer and its memory right.
 pub(crate) fn guarded(
     plan: Arc<dyn ExecutionPlan>,
     options: &ConfigOptions,
@@ -261,8 +261,7 @@ pub(crate) fn guarded(
     let loops = NestedLoops {
         spills_cross_joins: false,
     };
-    let plan = WindowsInPieces.optimize(loops.optimize(plan, options)?, options)?;
-    YieldingJoins.optimize(plan, options)
+    WindowsInPieces.optimize(loops.optimize(plan, options)?, options)
 }
 
 /// The memory of one bee; `None` when nothing bounds it.

@@ -16,6 +16,11 @@ use std::sync::Arc;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
+/// For a plan that was read back. As bytes it goes without: plans may be nested in bytes only so deep.
+pub(crate) fn with_yielding_joins(plan: Plan, options: &ConfigOptions) -> Result<Plan> {
+    YieldingJoins.optimize(plan, options)
+}
+
 #[derive(Debug)]
 pub(super) struct YieldingJoins;
 

@@ -1,6 +1,7 @@
 //! Joins that spill, and joins that are planned early.
 
 use super::*;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 
 impl World {
     /// The same frames, queried by a crew whose joins spill.
@@ -176,4 +177,18 @@ async fn a_join_that_makes_many_batches_of_one_lets_others_run() {
         // 32 million rows in batches of 8,192, 128 of them to a turn.
         assert!(turns >= 30, "{turns} turns: {query}");
     }
+}
+
+#[tokio::test]
+async fn a_plan_that_is_nested_too_deeply_to_be_read_back_is_no_bytes() {
+    let world = World::new().await;
+    let planned = world.plan("SELECT 1").await.unwrap();
+    let nested = |depth: usize| {
+        (0..depth).fold(planned.plan.clone(), |plan, _| {
+            Arc::new(CoalescePartitionsExec::new(plan))
+        })
+    };
+    let bytes = encode_plan(&nested(10)).unwrap();
+    assert!(decode_plan(&world.environment, &bytes, &planned.context).is_ok());
+    assert!(encode_plan(&nested(60)).is_err());
 }
