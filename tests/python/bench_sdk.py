@@ -107,7 +107,7 @@ ROWS = "SELECT value AS a, value * 2 AS b FROM generate_series(1, 10000000)"
 def rows_of_sql(example):
     node = node_on("memory://bench-rows")
     ours, theirs = [], []
-    for _ in range(5):
+    for _ in range(21):
         # Of two in a row the second one counts, with memory that the first one had: on both sides.
         for _ in range(2):
             started = time.perf_counter()

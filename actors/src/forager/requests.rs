@@ -131,7 +131,12 @@ pub(super) async fn round(
 ) -> Result<Round> {
     let first = first_read_bytes(&meadow, request);
     // A store that is not on this machine is asked once for what is wanted whole.
-    let share = OUTPUT_BYTES_AT_ONCE / plan.outputs.len().max(1) as u64;
+    let wholes = plan
+        .outputs
+        .iter()
+        .filter(|(_, is_whole)| *is_whole)
+        .count();
+    let share = OUTPUT_BYTES_AT_ONCE / wholes.max(1) as u64;
     let whole = if meadow.is_fast() {
         first
     } else {
