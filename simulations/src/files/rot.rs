@@ -27,7 +27,12 @@ impl SimFiles {
             rng.below(content.bytes.len() as u64),
         );
         flipped[at as usize] ^= 1 << rng.below(8);
+        // It is the medium that rots: what was synced does with it.
+        let is_synced = content.synced.as_ref() == Some(&content.bytes);
         content.bytes = flipped.into();
+        if is_synced {
+            content.synced = Some(content.bytes.clone());
+        }
         content.is_spoiled = true;
         self.trace
             .event(&self.node, format_args!("rot {} {at}", path.display()));

@@ -345,7 +345,7 @@ impl Common {
         let acknowledged = before.iter().filter(|(_, fate)| **fate == Fate::In);
         let missing = acknowledged
             .map(|(tag, _)| tag)
-            .find(|tag| !found.contains_key(tag));
+            .find(|tag| !found.contains_key(tag) && self.insert_of(**tag).0 > 0);
         match missing {
             Some(tag) => Err(format!(
                 "LEDGER-2: insert {tag} was acknowledged and is gone"
