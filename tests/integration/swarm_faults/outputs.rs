@@ -134,7 +134,13 @@ fn answers_stay_right(kind: &str, text: &str, rounds: u64) {
     let foreign = foreign_output(&ground);
     let mut random = Random(number("APIARY_TEST_SEED", 3));
     let mut counts: BTreeMap<(Damage, &str), u64> = BTreeMap::new();
-    for round in 0..rounds {
+    let noticed = |counts: &BTreeMap<(Damage, &str), u64>| {
+        let mut outcomes = counts.keys().map(|(_, outcome)| *outcome);
+        outcomes.any(|outcome| ["right after a rerun", "an error"].contains(&outcome))
+    };
+    let mut round = 0;
+    // On a busy machine damage may always come too late.
+    while round < rounds || (!noticed(&counts) && round < 10 * rounds) {
         let damage = DAMAGES[round as usize % DAMAGES.len()];
         let executions = 1 + round as usize / DAMAGES.len() % 2;
         let is_over = AtomicBool::new(false);
@@ -164,11 +170,10 @@ fn answers_stay_right(kind: &str, text: &str, rounds: u64) {
             }
         }
         *counts.entry((damage, outcome)).or_default() += 1;
+        round += 1;
     }
     println!("{counts:#?}");
-    let noticed =
-        |(_, outcome): &&(Damage, &str)| ["right after a rerun", "an error"].contains(outcome);
-    assert!(counts.keys().any(|key| noticed(&key)), "{counts:?}");
+    assert!(noticed(&counts), "{counts:?}");
     ground.nothing_is_left();
     ground.all_are_well(&["a", "b"]);
     nodes.into_iter().for_each(Node::stop);
