@@ -1,7 +1,7 @@
 //! Tasks of distributed queries: this node's own queries, and open tasks of others for idle bees.
 //!
-//! Parent: Node. Messages: `Ring`, `Coordinate` and `Finish`, of a query of this node, from its driver; `Poll`,
-//! `Round` from timers; `Polled`, `Planned`, `Rounded`, `Attempted`, `Cleaned` from its own work;
+//! Parent: Node. Messages: `Ring`, `Coordinate` and `Finish`, of a query of this node, from its driver;
+//! `Poll`, `Round` from timers; `Polled`, `Planned`, `Rounded`, `Attempted`, `Cleaned` from its own work;
 //! `Claims` from the Heartbeat; `Drain` at the node's stop; `Observe`. Reads the bell, plans, outputs
 //! and ends under `_swarm/queries/`; writes claims, outputs, failures and ends, and deletes what is
 //! under a query that is over. When it crashes, its attempts are aborted: others find their claims

@@ -146,7 +146,7 @@ impl Analysed {
     /// get, as they were counted by those who did them: put of the plan, get of the bell, get of the
     /// plan, and for each stage along the longest chain put and get of an output. The coordinator's own
     /// tasks need neither bell nor plan; a task that was taken over needs a look and a claim more; an
-    /// output above some megabytes one put more, and one above 256 KiB one get. Not in it: polls that
+    /// output above some megabytes one put more, and one that the first read did not bring one get. Not in it: polls that
     /// found nothing, reads of cells, and what goes on beside it (the bell is rung while the plan is
     /// written; what is read of outputs beyond their indexes is read ahead, and counts once).
     fn critical_path(&self, execution: &Execution, has_fetched: bool) -> u32 {
