@@ -6,15 +6,15 @@ use crate::child::{EXIT_FORBIDDEN, RESULT_MARK, SimulationResult};
 use crate::process;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const TAIL_LINES: usize = 40;
-/// Real time after which a simulation is taken to hang.
-const HANG_AFTER: Duration = Duration::from_secs(180);
+/// Real time after which a simulation is taken to hang, as a rule.
+const HANGS_AFTER: Duration = Duration::from_secs(180);
 
 /// What simulations are for: a summary shows it also when it never happened.
 const NEVER_MISSED: [&str; 9] = [
@@ -38,6 +38,8 @@ pub struct Job {
     pub planted: Option<&'static str>,
     /// Of an experiment.
     pub parameters: Vec<(&'static str, u64)>,
+    /// Real time after which it is taken to hang.
+    pub hangs_after: Duration,
 }
 
 impl Job {
@@ -47,6 +49,7 @@ impl Job {
             seed,
             planted: None,
             parameters: Vec::new(),
+            hangs_after: HANGS_AFTER,
         }
     }
 
@@ -71,6 +74,9 @@ pub struct Report {
     pub trace: Vec<u8>,
     pub stderr: String,
     pub took: Duration,
+    /// Processor time, and the most memory that it had.
+    pub cpu: Duration,
+    pub resident_bytes_max: u64,
 }
 
 impl Report {
@@ -78,7 +84,7 @@ impl Report {
         match &self.result {
             Some(result) => result.failure.clone(),
             None if self.forbidden => None,
-            None if self.took >= HANG_AFTER => Some("it hung and was killed".into()),
+            None if self.took >= self.job.hangs_after => Some("it hung and was killed".into()),
             None => Some("its process ended without a result".into()),
         }
     }
@@ -123,7 +129,7 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
     let stderr = std::thread::scope(|scope| {
         let watched = &child;
         scope.spawn(move || {
-            if ended.recv_timeout(HANG_AFTER) == Err(RecvTimeoutError::Timeout)
+            if ended.recv_timeout(job.hangs_after) == Err(RecvTimeoutError::Timeout)
                 && let Ok(mut child) = watched.lock()
             {
                 let _ = child.kill(); // it may have ended by itself
@@ -155,10 +161,10 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
         drop(running);
         errors.join().unwrap_or_default()
     });
-    let status = child
+    let child = child
         .into_inner()
-        .map_err(|_| io::Error::other("the watcher panicked"))?
-        .wait()?;
+        .map_err(|_| io::Error::other("the watcher panicked"))?;
+    let (status, usage) = reap(&child)?;
     Ok(Report {
         job: job.clone(),
         result: last,
@@ -167,6 +173,8 @@ pub fn run(job: &Job, keep_trace: bool) -> io::Result<Report> {
         trace,
         stderr,
         took: start.elapsed(),
+        cpu: cpu_of(&usage),
+        resident_bytes_max: u64::try_from(usage.ru_maxrss).unwrap_or_default() << 10,
     })
 }
 
@@ -245,23 +253,58 @@ fn cpu_of_children() -> Duration {
         libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
         usage
     };
+    cpu_of(&usage)
+}
+
+fn cpu_of(usage: &libc::rusage) -> Duration {
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
+/// Waits for the end of a child, for what it used besides how it ended.
+fn reap(child: &Child) -> io::Result<(ExitStatus, libc::rusage)> {
+    let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: a plain structure of numbers, which the call fills.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both point to what is on this stack.
+        match unsafe { libc::wait4(id, &mut status, 0, &mut usage) } {
+            found if found == id => return Ok((ExitStatus::from_raw(status), usage)),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
 /// Runs jobs on several processes at a time until there is none left.
 pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::Result<Totals> {
-    let (jobs, totals) = (Mutex::new(jobs), Mutex::new(Totals::default()));
+    let mut totals = Totals::default();
+    run_each(jobs, processes, |report| totals.add(&report))?;
+    Ok(totals)
+}
+
+/// The same, with the report of each as it comes.
+pub fn run_each(
+    jobs: impl Iterator<Item = Job> + Send,
+    processes: usize,
+    ended: impl FnMut(Report) + Send,
+) -> io::Result<()> {
+    let (jobs, ended) = (Mutex::new(jobs), Mutex::new(ended));
     std::thread::scope(|scope| {
         let work = || -> io::Result<()> {
             loop {
                 let job = jobs.lock().ok().and_then(|mut jobs| jobs.next());
                 let Some(job) = job else { return Ok(()) };
                 let report = run(&job, false)?;
-                if let Ok(mut totals) = totals.lock() {
-                    totals.add(&report);
+                if let Ok(mut ended) = ended.lock() {
+                    ended(report);
                 }
             }
         };
@@ -272,10 +315,7 @@ pub fn run_all(jobs: impl Iterator<Item = Job> + Send, processes: usize) -> io::
                 Ok(result) => result,
                 Err(_) => Err(io::Error::other("a worker panicked")),
             })
-    })?;
-    totals
-        .into_inner()
-        .map_err(|_| io::Error::other("a worker panicked"))
+    })
 }
 
 /// The first line in which two traces differ.

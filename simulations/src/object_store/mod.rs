@@ -19,6 +19,7 @@ use faults::{Body, Draw, Fate, SILENCE};
 use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
+use apiary_protocol::query::QueryPlan;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -99,6 +100,16 @@ impl SimStore {
         Ok(listed.into_iter().map(age).collect())
     }
 
+    /// The plans of shared queries that were written since this was asked last, and when.
+    pub fn take_plans(&self) -> Vec<(Duration, QueryPlan)> {
+        self.0.watch.take_plans()
+    }
+
+    /// When each node first read one of them, since this was asked last.
+    pub fn take_readers(&self) -> BTreeMap<String, Duration> {
+        self.0.watch.take_readers()
+    }
+
     /// All objects with their content. For checkers.
     pub async fn objects(&self) -> Result<BTreeMap<String, Bytes>> {
         let mut objects = BTreeMap::new();
@@ -132,6 +143,7 @@ impl StoreView {
         tokio::time::sleep(took / 2).await;
         let trace = &self.shared.trace;
         trace.count(request.counted(), 1);
+        trace.count(request.sort(), 1);
         let failed = |reason: &str| {
             trace.event(&self.node, format_args!("{what} {key} {reason}"));
             Error::Generic {
@@ -272,6 +284,33 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// What it is for, of those that are many.
+    fn sort(&self) -> &'static str {
+        let (key, is_list) = (self.key.as_ref(), self.counted() == "requests_list");
+        match self.counted() {
+            "requests_get" | "requests_head" | "requests_list" => {}
+            _ => return "requests_that_write",
+        }
+        if key.ends_with(".parquet") {
+            "requests_of_cells"
+        } else if key == "_swarm/bell" {
+            "requests_of_the_bell"
+        } else if key.starts_with("_swarm/nodes") {
+            match is_list {
+                true => "requests_lists_of_beats",
+                false => "requests_of_beats",
+            }
+        } else if key.starts_with("_swarm/queries/") {
+            match (is_list, key.contains("/outputs/") || key.contains("/data/")) {
+                (true, _) => "requests_lists_of_outputs",
+                (false, true) => "requests_of_outputs",
+                (false, false) => "requests_of_plans_and_ends",
+            }
+        } else {
+            "requests_of_the_rest"
+        }
+    }
+
     fn new(what: &'a str, key: &'a Path) -> Self {
         Self {
             what,
@@ -381,16 +420,22 @@ impl ObjectStore for StoreView {
             None => verb.to_string(),
         };
         let found = self.shared.content.head(key).await;
-        let bytes = match (&options.range, found) {
-            _ if options.head => 0,
-            (Some(range), Ok(meta)) => range.as_range(meta.size).map_or(0, |r| r.end - r.start),
-            (None, Ok(meta)) => meta.size,
-            (_, Err(_)) => 0,
+        let size = found.map_or(0, |meta| meta.size);
+        let read = match &options.range {
+            _ if options.head => 0..0,
+            Some(range) => range.as_range(size).unwrap_or_default(),
+            None => 0..size,
         };
+        let bytes = read.end - read.start;
+        // What is read up to the end of a cell is read for its footer, and a footer is no larger for
+        // standing for that of a larger cell.
+        let is_footer = options.range.is_some() && read.end == size;
         let faults = self.faults();
-        let bytes = match key.as_ref().ends_with(".parquet") {
-            true => bytes * faults.cell_factor,
-            false => bytes,
+        // A checkpoint of a log is no cell.
+        let is_cell = key.as_ref().ends_with(".parquet") && !key.as_ref().contains("_delta_log");
+        let bytes = match is_cell {
+            true if !is_footer => bytes * faults.cell_factor,
+            _ => bytes,
         };
         let draw = faults.draw(false, bytes, &mut self.shared.rng.lock());
         let request = Request {
@@ -400,6 +445,7 @@ impl ObjectStore for StoreView {
         };
         self.request(request, async {
             let mut result = self.shared.content.get_opts(key, options).await?;
+            self.shared.watch.read(key.as_ref(), &self.node);
             // The body is what it was at this moment; a stream would see later ones.
             if let GetResultPayload::Stream(body) = result.payload {
                 let parts: Vec<Bytes> = body.try_collect().await?;
