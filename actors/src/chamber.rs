@@ -12,6 +12,7 @@ use apiary_engine::behavior::mason::Division;
 use apiary_engine::cache::CellParts;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::host::Host;
+use apiary_engine::laboratory::Cores;
 use apiary_engine::settings::Settings;
 use apiary_engine::sql::Caches;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -52,6 +53,8 @@ impl Chambers {
             Some(_) => division.cache_with_disk().footer_bytes,
             None => division.cache_bytes,
         };
+        let world = host.laboratory.small_world;
+        let cores = world.map(|world| Cores::new(world, division.bees));
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let shared = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(
@@ -65,7 +68,7 @@ impl Chambers {
         Ok(Self {
             host: host.clone(),
             shared,
-            caches: Arc::new(Caches::new(footer_bytes as usize, parts)),
+            caches: Arc::new(Caches::new(footer_bytes as usize, parts).on_cores(cores)),
             scratch_directory: settings.scratch_directory.clone(),
             scratch_bytes_max: settings.scratch_bytes_max,
             division,

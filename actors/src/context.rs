@@ -185,6 +185,7 @@ impl Context {
     /// How many bees an attempt wants, and with how few it begins.
     pub(crate) fn crew(&self, scan_bytes: u64, strategy: Strategy) -> (usize, usize) {
         let bees = self.chambers.division().bees;
+        let scan_bytes = self.environment.host.laboratory.large(scan_bytes);
         if strategy.whole_crew {
             (bees, bees)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! Parent: Node. Messages: `Ring`, `Coordinate` and `Finish`, of a query of this node, from its driver;
 //! `Poll`, `Round` from timers; `Polled`, `Planned`, `Rounded`, `Attempted`, `Cleaned` from its own work;
-//! `Claims` from the Heartbeat; `Drain` at the node's stop; `Observe`. Reads the bell, plans, outputs
+//! `Claims` and `Watched` from the Heartbeat; `Drain` at the node's stop; `Observe`. Reads the bell, plans, outputs
 //! and ends under `_swarm/queries/`; writes claims, outputs, failures and ends, and deletes what is
 //! under a query that is over. When it crashes, its attempts are aborted: others find their claims
 //! missing; drivers of its queries see a lost answer and begin anew; what the queries left is swept
@@ -24,7 +24,8 @@ use crate::bees::BeesHandle;
 use crate::chamber::Chambers;
 use crate::heartbeat::SwarmHandle;
 use crate::mailbox::{Alive, Census, Reply, remind, spawn_report};
-use apiary_engine::behavior::foraging::Bees;
+use apiary_engine::behavior::foraging::{Bees, Policy};
+use apiary_engine::behavior::listening::{Heard, least_pause, plan_list, plan_look};
 use apiary_engine::behavior::membership::NodeState;
 use apiary_engine::distributed::Writes;
 use apiary_engine::error::{Error, Result};
@@ -42,17 +43,6 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 use tracked::Tracked;
 
-/// After the last sign of a query, polls come closely for so long.
-const WARM: Duration = Duration::from_secs(300);
-/// The least pause between polls: so many times what a request takes, within these.
-const POLL_REQUESTS: u32 = 10;
-const POLL_LEAST: Duration = Duration::from_millis(4);
-const POLL_LEAST_MAX: Duration = Duration::from_millis(20);
-const POLL_WARM_MAX: Duration = Duration::from_secs(1);
-const POLL_COLD: Duration = Duration::from_secs(20);
-/// Queries are listed behind the bell, which may be lost.
-const LIST_WARM: Duration = Duration::from_secs(10);
-const LIST_COLD: Duration = Duration::from_secs(60);
 /// How old what the bell named may be for whoever rings it: about as old as a read before the write.
 const BELL_FRESH: Duration = Duration::from_millis(250);
 /// How long after its bell a plan may come.
@@ -112,6 +102,10 @@ pub(crate) enum Message {
     },
     Claims {
         reply: Reply<Vec<ClaimProgress>>,
+    },
+    /// Whose beats the next look of the Heartbeat should read.
+    Watched {
+        reply: Reply<BTreeSet<NodeId>>,
     },
     Drain {
         reply: Reply<()>,
@@ -236,7 +230,7 @@ impl Actor for Forager {
             with,
         };
         if state.with.is_resident {
-            state.poll_after(&myself, POLL_LEAST);
+            state.poll_after(&myself, least_pause(None));
         }
         Ok(state)
     }
@@ -270,6 +264,9 @@ impl Actor for Forager {
                 let claims = state.queries.values().flat_map(Tracked::claims).collect();
                 let _ = reply.send(claims);
             }
+            Message::Watched { reply } => {
+                let _ = reply.send(state.watched());
+            }
             Message::Drain { reply } => state.drain(&myself, reply),
         }
         state.tell_busy();
@@ -286,6 +283,21 @@ impl State {
             self.was_busy = Some(is_busy);
             self.with.swarm.set_busy(is_busy);
         }
+    }
+
+    /// Coordinators, and whoever has what this node could take.
+    fn watched(&self) -> BTreeSet<NodeId> {
+        let (now, swarm) = (self.now(), self.with.swarm.view());
+        let queries = self.queries.values();
+        let mut watched: BTreeSet<NodeId> = queries.map(Tracked::coordinator).collect();
+        for tracked in self.queries.values() {
+            watched.extend(tracked.watched(now, self.idle_bees > 0, &swarm));
+        }
+        watched
+    }
+
+    fn policy(&self) -> Policy {
+        self.with.environment.host.laboratory.foraging
     }
 
     fn now(&self) -> Duration {
@@ -322,24 +334,24 @@ impl State {
         self.poll = Some(self.remind(myself, pause, Message::Poll));
     }
 
-    /// Polls become rarer with the time since the last sign of a query.
-    fn poll_pause(&self) -> Duration {
-        match self.quiet() {
-            Some(quiet) => (quiet / 20).clamp(self.poll_least(), POLL_WARM_MAX),
-            None => POLL_COLD,
+    /// Whether a bell came before its plan.
+    fn awaits_plan(&self, now: Duration) -> bool {
+        self.ignored.values().any(|ignored| match ignored {
+            Ignored::Planless { since, .. } => now.saturating_sub(*since) < PLAN_LATE,
+            _ => false,
+        })
+    }
+
+    fn heard(&self) -> Heard {
+        let (now, view) = (self.now(), self.with.swarm.view());
+        let members = view.members.iter();
+        let alive = members.filter(|member| member.state == NodeState::Alive);
+        Heard {
+            quiet: self.active_at.map(|at| now.saturating_sub(at)),
+            is_working: !self.queries.is_empty() && !self.awaits_plan(now),
+            request: view.request,
+            nodes: alive.count() + 1,
         }
-    }
-
-    fn poll_least(&self) -> Duration {
-        let request = self.with.swarm.view().request;
-        let pause = request.map_or(POLL_LEAST_MAX, |request| request * POLL_REQUESTS);
-        pause.clamp(POLL_LEAST, POLL_LEAST_MAX)
-    }
-
-    /// How long ago the last sign of a query was, unless that is long ago.
-    fn quiet(&self) -> Option<Duration> {
-        let quiet = self.now().saturating_sub(self.active_at?);
-        (quiet < WARM).then_some(quiet)
     }
 
     fn begin_poll(&mut self, myself: &ActorRef<Message>) {
@@ -348,10 +360,7 @@ impl State {
         }
         let now = self.now();
         self.polled_at = now;
-        let age = match self.quiet() {
-            Some(_) => LIST_WARM,
-            None => LIST_COLD,
-        };
+        let age = plan_list(&self.heard());
         let lists = self
             .listed_at
             .is_none_or(|at| now.saturating_sub(at) >= age);
@@ -403,7 +412,8 @@ impl State {
             Ok(Err(error)) => tracing::debug!(%error, "the bell cannot be read"),
             Err(panic) => tracing::error!(panic, "reading the bell panicked"),
         }
-        let pause = self.poll_pause();
+        let listening = self.with.environment.host.laboratory.listening;
+        let pause = plan_look(listening, &self.heard());
         self.poll_after(myself, pause);
     }
 
@@ -520,7 +530,8 @@ impl State {
             }
             // The bell may come before the plan.
             Ok(Ok(None)) => {
-                let pause = (now.saturating_sub(since) / 2).max(self.poll_least());
+                let least = least_pause(self.with.swarm.view().request);
+                let pause = (now.saturating_sub(since) / 2).max(least);
                 let again_at = now + pause;
                 self.ignored
                     .insert(query, Ignored::Planless { since, again_at });
@@ -572,7 +583,8 @@ impl State {
         driver: Option<(Vec<u32>, Reply<Result<Known>>)>,
     ) -> Tracked {
         let memory_bytes = self.with.chambers.division().memory_bytes;
-        Tracked::new(self.now(), self.with.node_id, memory_bytes, plan, driver)
+        let (now, policy) = (self.now(), self.policy());
+        Tracked::new(now, self.with.node_id, memory_bytes, plan, driver, policy)
     }
 
     /// Starts what can be started, tells the driver, and plans the next round of requests.
@@ -623,7 +635,7 @@ impl State {
         let Some(tracked) = self.queries.get_mut(&query) else {
             return;
         };
-        let plan = tracked.plan_round(now, &swarm);
+        let plan = tracked.plan_round(now, self.idle_bees > 0, &swarm);
         let work = requests::round(meadow, self.with.bees.clone(), query, plan, swarm.request);
         let work = spawn_report(
             &self.with.environment.host.runtimes.control,
@@ -643,6 +655,7 @@ impl State {
         match result {
             Ok(Ok(Round {
                 found,
+                looked,
                 is_over,
                 idle_bees,
             })) => {
@@ -650,7 +663,7 @@ impl State {
                 if is_over && !tracked.is_mine() {
                     return self.leave(myself, query);
                 }
-                tracked.found(now, found);
+                tracked.found(now, found, &looked);
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, %query, "the state of a query cannot be read");

@@ -47,9 +47,7 @@ const LOOK_IDLE: Duration = Duration::from_secs(60);
 const LOOK_BUSY: Duration = Duration::from_secs(2);
 /// While busy, new nodes are listed at every so many looks; the others are read one by one.
 const LOOKS_PER_LIST: u32 = 5;
-/// More nodes than this are not read one by one.
-const READ_COUNT_MAX: usize = 32;
-pub(crate) const READS_AT_ONCE: usize = 16;
+pub(crate) const READS_AT_ONCE: usize = 32;
 const CONTROL_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
@@ -63,7 +61,7 @@ pub(crate) enum Message {
         result: std::result::Result<Result<Look>, String>,
     },
     /// Answers with a view that is younger than `max_age`, or after a look that begins now and reads
-    /// every beat; while the first beat of this node is being written, behind it.
+    /// every beat that changed; while the first beat of this node is being written, behind it.
     Refresh {
         max_age: Duration,
         reply: Reply<Arc<SwarmView>>,
@@ -306,19 +304,16 @@ impl State {
             .iter()
             .map(|member| member.node)
             .collect();
-        let lists = is_asked
-            || !self.busy
-            || self.looks.is_multiple_of(LOOKS_PER_LIST)
-            || known.len() > READ_COUNT_MAX;
+        let lists = is_asked || !self.busy || self.looks.is_multiple_of(LOOKS_PER_LIST);
         self.looks = self.looks.wrapping_add(1);
-        let reads_all = lists && (is_asked || self.busy);
-        self.reading_all = reads_all.then(|| self.with.host.clock.monotonic());
-        let plan = match (lists, is_asked || self.busy) {
-            (true, true) => Reads::Listed,
-            (true, false) => Reads::New(known),
-            (false, _) => Reads::Known(known),
+        self.reading_all = is_asked.then(|| self.with.host.clock.monotonic());
+        let plan = match (is_asked, lists) {
+            (true, _) => Reads::Changed(self.observer.marks()),
+            (false, true) => Reads::New(known),
+            (false, false) => Reads::Watched,
         };
-        let work = look(self.with.clone(), plan);
+        let watched = (self.busy && !is_asked).then(|| self.with.forager.clone());
+        let work = look(self.with.clone(), plan, watched);
         let control = &self.with.host.runtimes.control;
         self.looking = Some(spawn_report(control, myself, work, |result| {
             Message::Looked { result }

@@ -395,7 +395,10 @@ fn bees_child(
         node,
         host: host.clone(),
         chambers: chambers.clone(),
-        thresholds: Thresholds::jittered(host.entropy.bytes()),
+        thresholds: match host.laboratory.has_same_thresholds {
+            true => Thresholds::default(),
+            false => Thresholds::jittered(host.entropy.bytes()),
+        },
         census: census.clone(),
     };
     Child::new("bees", REQUESTS_MAX, move || (Bees, arguments.clone()))

@@ -22,8 +22,10 @@ use crate::forager::{Coordinated, Known};
 use crate::read::ReadJob;
 use analysis::Analysis;
 use apiary_engine::behavior::mason::BUDGET_BYTES_MIN;
-use apiary_engine::behavior::placement::{Distribute, Worker, place};
-use apiary_engine::distributed::{self, CutStage, CutWrite, Sink, Spread, Writes};
+use apiary_engine::behavior::placement::{Distribute, Worker, place_by};
+use apiary_engine::distributed::{
+    self, CutStage, CutWrite, ONE_TASK_GROUPS_BYTES, Sink, Spread, Writes,
+};
 use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::{self, PlannedQuery};
 use apiary_protocol::cache::CachedCells;
@@ -62,7 +64,9 @@ pub(crate) async fn begin(
     planned: &PlannedQuery,
 ) -> Result<Option<Shared>> {
     let distribute = context.environment.settings.distribute;
-    if !is_considered(distribute, planned.scan_bytes) {
+    let laboratory = &context.environment.host.laboratory;
+    let scan_bytes = laboratory.large(planned.scan_bytes);
+    if !is_considered(distribute, scan_bytes) {
         return Ok(None);
     }
     let analysis = Analysis::of(context, job, planned);
@@ -73,7 +77,7 @@ pub(crate) async fn begin(
     let written = async {
         let swarm = context.swarm.recent().await?;
         let offer = offer(context, &swarm, distribute).await;
-        if !offer.is_wanted(distribute, planned.scan_bytes) {
+        if !offer.is_wanted(distribute, scan_bytes) {
             return Ok((offer, Err("it is not worth it".into())));
         }
         let planned = context
@@ -131,13 +135,15 @@ async fn cut(
             "its columns are others when it is planned for several nodes".into(),
         ));
     }
+    let laboratory = &context.environment.host.laboratory;
     let spread = Spread {
         tasks_max: offer.bees().max(2),
         bytes_per_task: match context.environment.settings.distribute {
             Distribute::On => 1,
-            _ => TASK_BYTES_LEAST,
+            _ => laboratory.small(TASK_BYTES_LEAST),
         },
-        repeated_bytes_max: offer.repeated_bytes_max(),
+        repeated_bytes_max: laboratory.small(offer.repeated_bytes_max()),
+        one_task_bytes_max: laboratory.small(ONE_TASK_GROUPS_BYTES),
     };
     let query = QueryId::from_random(context.environment.host.entropy.bytes());
     context
@@ -260,14 +266,15 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
         .iter()
         .map(|task| sql::scanned_cells(&task.plan));
     let cells: Vec<_> = cells.map(Result::unwrap_or_default).collect();
-    let chosen = place(&cells, &places);
+    let chosen = place_by(offer.placing, &cells, &places);
     let tasks = stage
         .tasks
         .iter()
         .zip(plans)
         .zip(chosen)
         .map(|((task, plan), chosen)| {
-            let worker = offer.workers.get(chosen.worker);
+            let worker = chosen.and_then(|chosen| offer.workers.get(chosen.worker));
+            let cached_bytes = chosen.map_or(0, |chosen| chosen.cached_bytes);
             let budget = offer.workers.iter().map(|worker| worker.budget_bytes).min();
             let budget = worker.map_or(budget, |worker| Some(worker.budget_bytes));
             let wanted = (task.scan_bytes / 2).max(BUDGET_BYTES_MIN);
@@ -275,7 +282,7 @@ fn stage_plan(stage: CutStage, plans: Vec<Vec<u8>>, offer: &Offer) -> StagePlan 
                 plan,
                 preferred: worker.map(|worker| worker.node),
                 reason: worker.map_or("for whoever comes first".into(), |worker| {
-                    reason(worker, chosen.cached_bytes)
+                    reason(worker, cached_bytes)
                 }),
                 memory_bytes: wanted.min(budget.unwrap_or(BUDGET_BYTES_MIN)),
                 scan_bytes: task.scan_bytes,

@@ -9,6 +9,7 @@ pub mod testing;
 
 pub use disk::DiskFiles;
 
+use crate::laboratory::Laboratory;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::io;
@@ -158,6 +159,8 @@ pub struct Host {
     /// How DataFusion gets its spill files: real ones under a chamber's scratch directory when
     /// `None`, this factory's in a simulation.
     pub spill: Option<Arc<dyn SpillFactory>>,
+    /// Of experiments in simulated time.
+    pub laboratory: Laboratory,
 }
 
 /// Makes the spill-file factory of one chamber (see `DiskManagerMode::Custom`).

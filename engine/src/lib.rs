@@ -10,6 +10,7 @@ pub mod cell;
 pub mod distributed;
 pub mod error;
 pub mod host;
+pub mod laboratory;
 pub mod ledger;
 pub mod schema;
 pub mod settings;

@@ -21,6 +21,10 @@ macro_rules! id {
                 uuid::Uuid::try_parse(text).ok().map(Self)
             }
 
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
             /// The first eight hexadecimal digits, for names that people read.
             pub fn short(&self) -> String {
                 self.0.simple().to_string()[..8].to_string()

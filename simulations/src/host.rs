@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use crate::spill::MemorySpill;
 use crate::trace::Trace;
 use apiary_engine::host::{Blocking, Entropy, Host, Machine, Runtimes};
+use apiary_engine::laboratory::Laboratory;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,5 +117,6 @@ pub fn host(
             node: name.to_string(),
             trace: trace.clone(),
         })),
+        laboratory: Laboratory::default(),
     }
 }

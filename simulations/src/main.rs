@@ -11,7 +11,7 @@ mod child;
 mod clock;
 mod files;
 mod host;
-mod laboratory;
+mod lab;
 mod object_store;
 mod parent;
 #[cfg(feature = "planted")]
@@ -99,6 +99,15 @@ enum Command {
     /// Measures in simulated time, and prints a table
     Lab {
         experiment: String,
+        /// How many seeds; as many as the whole table has, when nobody says
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// Numbers of nodes, likewise
+        #[arg(long, value_delimiter = ',')]
+        nodes: Option<Vec<u64>>,
+        /// How many cells the largest frame has, likewise
+        #[arg(long)]
+        cells: Option<u64>,
         #[arg(long, default_value_t = 2)]
         processes: usize,
     },
@@ -179,12 +188,31 @@ fn command(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Lab {
             experiment,
+            seeds,
+            nodes,
+            cells,
             processes,
-        } => match laboratory::run(&experiment, processes)? {
-            Some(true) => Ok(ExitCode::SUCCESS),
-            Some(false) => Ok(ExitCode::FAILURE),
-            None => Err(format!("experiments: {:?}", laboratory::NAMES).into()),
-        },
+        } => {
+            let found = lab::find(&experiment).ok_or_else(|| {
+                let each =
+                    |known: &lab::Experiment| format!("\n  {:<12} {}", known.name, known.about);
+                format!(
+                    "no experiment {experiment:?}:{}",
+                    lab::ALL.iter().map(each).collect::<String>()
+                )
+            })?;
+            let is_well = (found.table)(&lab::Options {
+                seeds: seeds.unwrap_or(found.seeds),
+                nodes: nodes.unwrap_or(found.nodes.to_vec()),
+                cells,
+                processes,
+            })?;
+            Ok(if is_well {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
         Command::List => {
             for scenario in scenarios::ALL {
                 let mark = if scenario.is_sabotaged {

@@ -11,6 +11,7 @@ use crate::object_store::SimStore;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use apiary_engine::host::Host;
+use apiary_engine::laboratory::Laboratory;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,6 +25,8 @@ pub struct World {
     pub rng: Rng,
     /// The remote meadow; a scenario on local disks leaves it empty.
     pub store: SimStore,
+    /// What experiments vary on all nodes that start from now on.
+    pub laboratory: Laboratory,
     start_count: u64,
     /// Of an experiment.
     parameters: BTreeMap<String, u64>,
@@ -68,6 +71,7 @@ impl World {
             trace,
             rng,
             store,
+            laboratory: Laboratory::default(),
             start_count: 0,
             parameters,
         }
@@ -99,7 +103,8 @@ impl World {
             hardware,
             disk,
         } = computer;
-        let host = host::host(name, *hardware, disk, &runtime, &rng, &self.trace);
+        let mut host = host::host(name, *hardware, disk, &runtime, &rng, &self.trace);
+        host.laboratory = self.laboratory;
         self.trace
             .event(name, format_args!("start {}", self.start_count));
         let (name, disk, trace) = (name.clone(), disk.clone(), self.trace.clone());

@@ -187,6 +187,10 @@ fn run_cargo(page: &Path, directory: &Path, text: &str) {
         .replace("--seeds 100", "--seeds 2")
         .replace("--minutes 1", "--minutes 0");
     let mut run = command(binary(package), directory);
+    if arguments.starts_with("lab ") {
+        run.args(["lab", "--seeds", "1", "--nodes", "2", "--cells", "16"]);
+    }
+    let arguments = arguments.strip_prefix("lab ").unwrap_or(&arguments);
     run.args(arguments.split_whitespace());
     if arguments == "demo" {
         run.args(["--scale", "0.001"]);

@@ -7,12 +7,12 @@ use apiary_engine::error::{Error, Result};
 use apiary_engine::sql::Environment;
 use apiary_engine::store::Created;
 use apiary_protocol::heartbeat::ClaimProgress;
-use apiary_protocol::ids::QueryId;
+use apiary_protocol::ids::{NodeId, QueryId};
 use apiary_protocol::keys;
 use apiary_protocol::planted;
 use apiary_protocol::query::{EndReason, QueryPlan, TaskKey};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -110,6 +110,15 @@ impl ForagerHandle {
             .call(CONTROL_DEADLINE, |reply| Message::Claims { reply })
             .await;
         claims.map_err(|error| error.into_error(self.address.name()))
+    }
+
+    /// Whose beats matter to this node.
+    pub(crate) async fn watched(&self) -> Result<BTreeSet<NodeId>> {
+        let watched = self
+            .address
+            .call(CONTROL_DEADLINE, |reply| Message::Watched { reply })
+            .await;
+        watched.map_err(|error| error.into_error(self.address.name()))
     }
 
     /// Gives back what runs for others and ends what is left here; false when that took too long.

@@ -19,8 +19,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// More outputs than this are looked for with one list.
+/// More outputs than this are looked for with one list, once one of a few of them is there: most looks
+/// come too early, and a list costs as much as twelve of these.
 const OUTPUTS_ONE_BY_ONE: usize = 12;
+pub(super) const OUTPUTS_FIRST: usize = 2;
 /// Outputs that are read at once, and bytes of them.
 const OUTPUTS_AT_ONCE: u64 = 16;
 const OUTPUT_BYTES_AT_ONCE: u64 = 16 << 20;
@@ -106,16 +108,27 @@ pub(super) async fn read_plan(meadow: Meadow, query: QueryId) -> Result<Option<Q
 
 /// What a round of requests asks.
 pub(super) struct RoundPlan {
-    /// With each whether whoever reads of it reads all of it.
-    pub(super) outputs: Vec<(TaskKey, bool)>,
+    /// Outputs whose index is wanted, with each whether whoever reads of it reads all of it.
+    pub(super) read: Vec<(TaskKey, bool)>,
+    /// Outputs of which it is enough to know that they are there.
+    pub(super) only_there: Vec<TaskKey>,
     /// Looks whether the query has ended.
     pub(super) end: bool,
     /// Looks whether its plan is still there.
     pub(super) plan: bool,
 }
 
+/// An output that is there.
+pub(crate) enum Found {
+    There,
+    Read(Arc<StoredOutput>),
+    Unreadable(Error),
+}
+
 pub(crate) struct Round {
-    pub(super) found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
+    pub(super) found: Vec<(TaskKey, Found)>,
+    /// Those that were looked for: what was not found of them was not there.
+    pub(super) looked: Vec<TaskKey>,
     pub(super) is_over: bool,
     /// Bees of this node that could take a task of somebody else: none while it is warm.
     pub(super) idle_bees: usize,
@@ -129,13 +142,16 @@ pub(super) async fn round(
     plan: RoundPlan,
     request: Option<Duration>,
 ) -> Result<Round> {
+    let RoundPlan {
+        mut read,
+        mut only_there,
+        ..
+    } = plan;
+    let keys_read = read.iter().map(|(key, _)| *key);
+    let mut looked: Vec<TaskKey> = keys_read.chain(only_there.iter().copied()).collect();
     let first = first_read_bytes(&meadow, request);
     // A store that is not on this machine is asked once for what is wanted whole.
-    let wholes = plan
-        .outputs
-        .iter()
-        .filter(|(_, is_whole)| *is_whole)
-        .count();
+    let wholes = read.iter().filter(|(_, is_whole)| *is_whole).count();
     let share = OUTPUT_BYTES_AT_ONCE / wholes.max(1) as u64;
     let whole = if meadow.is_fast() {
         first
@@ -143,26 +159,50 @@ pub(super) async fn round(
         share.max(first)
     };
     let at_once = (OUTPUT_BYTES_AT_ONCE / first).min(OUTPUTS_AT_ONCE);
-    let wanted = match plan.outputs.len() > OUTPUTS_ONE_BY_ONE {
-        true => committed(&meadow, query, plan.outputs).await?,
-        false => plan.outputs,
-    };
-    let outputs = futures::stream::iter(wanted)
-        .map(|(key, is_whole)| {
-            let (meadow, first) = (&meadow, if is_whole { whole } else { first });
-            async move { (key, read_output(meadow, query, key, first).await) }
-        })
-        .buffer_unordered(at_once as usize)
-        .filter_map(|(key, read)| async move {
-            match read {
-                Ok(found) => found.map(|output| (key, Ok(output))),
-                Err(error @ Error::Corrupt { .. }) => Some((key, Err(error))),
-                Err(error) => {
-                    tracing::debug!(%error, "an output cannot be read now");
-                    None
+    let mut is_listed = looked.len() > OUTPUTS_ONE_BY_ONE;
+    if is_listed && !is_any_there(&meadow, query, &looked[..OUTPUTS_FIRST]).await? {
+        looked.truncate(OUTPUTS_FIRST);
+        read.clear();
+        only_there.clear();
+        is_listed = false;
+    }
+    if is_listed {
+        let there = committed(&meadow, query).await?;
+        let is_there = |key: &TaskKey| there.contains(&keys::query_output(query, *key));
+        read.retain(|(key, _)| is_there(key));
+        only_there.retain(is_there);
+    }
+    let asked = only_there.into_iter().map(|key| (key, None));
+    let read = read
+        .into_iter()
+        .map(|(key, is_whole)| (key, Some(is_whole)));
+    let outputs = futures::stream::iter(read.chain(asked))
+        .map(|(key, read)| {
+            let meadow = &meadow;
+            async move {
+                let found = match (read, is_listed) {
+                    (Some(is_whole), _) => {
+                        let first = if is_whole { whole } else { first };
+                        read_output(meadow, query, key, first).await
+                    }
+                    (None, true) => return Some((key, Found::There)),
+                    (None, false) => {
+                        let there = meadow.has(&keys::query_output(query, key)).await;
+                        return there.unwrap_or(false).then_some((key, Found::There));
+                    }
+                };
+                match found {
+                    Ok(found) => found.map(|output| (key, Found::Read(output))),
+                    Err(error @ Error::Corrupt { .. }) => Some((key, Found::Unreadable(error))),
+                    Err(error) => {
+                        tracing::debug!(%error, "an output cannot be read now");
+                        None
+                    }
                 }
             }
         })
+        .buffer_unordered(at_once as usize)
+        .filter_map(async |found| found)
         .collect();
     let is_there = async |asked: bool, key: String| match asked {
         true => Ok::<_, Error>(Some(meadow.has(&key).await?)),
@@ -181,24 +221,26 @@ pub(super) async fn round(
             false => idle,
         },
         found,
+        looked,
         is_over: has_end? == Some(true) || has_plan? == Some(false),
     })
 }
 
-/// Those of many outputs that are there, by one list.
-async fn committed(
-    meadow: &Meadow,
-    query: QueryId,
-    wanted: Vec<(TaskKey, bool)>,
-) -> Result<Vec<(TaskKey, bool)>> {
+/// Whether one of these outputs is there.
+async fn is_any_there(meadow: &Meadow, query: QueryId, outputs: &[TaskKey]) -> Result<bool> {
+    let looks = outputs.iter().map(|output| async move {
+        let key = keys::query_output(query, *output);
+        meadow.has(&key).await
+    });
+    let found = futures::future::try_join_all(looks).await?;
+    Ok(found.contains(&true))
+}
+
+/// Keys of the outputs that are there, by one list.
+async fn committed(meadow: &Meadow, query: QueryId) -> Result<BTreeSet<String>> {
     let listed = meadow.list(&keys::query_outputs(query), None).await?;
-    let there: BTreeSet<&str> = listed
-        .iter()
-        .map(|object| object.location.as_ref())
-        .collect();
-    let is_there =
-        |(key, _): &(TaskKey, bool)| there.contains(keys::query_output(query, *key).as_str());
-    Ok(wanted.into_iter().filter(is_there).collect())
+    let keys = listed.iter().map(|object| object.location.to_string());
+    Ok(keys.collect())
 }
 
 /// Whether a coordinator is dead, whatever the swarm's view says: its heartbeat is not there, or does

@@ -2,9 +2,9 @@
 
 use super::attempt::{AttemptEnd, AttemptJob};
 use super::handle::Known;
-use super::requests::RoundPlan;
+use super::requests::{Found, OUTPUTS_FIRST, RoundPlan};
 use crate::mailbox::Reply;
-use apiary_engine::behavior::foraging::{Bees, Foraging, Start};
+use apiary_engine::behavior::foraging::{Bees, Foraging, Policy, Start};
 use apiary_engine::behavior::membership::SwarmView;
 use apiary_engine::distributed::{StoredOutput, local_error};
 use apiary_engine::error::{Error, Result};
@@ -58,6 +58,7 @@ pub(super) struct Tracked {
     moved_at: Duration,
     end_asked_at: Duration,
     ends_asked: u32,
+    rounds: usize,
     began_at: Duration,
     silent_since: Option<Duration>,
 }
@@ -75,12 +76,13 @@ impl Tracked {
         memory_bytes: u64,
         plan: Arc<QueryPlan>,
         driver: Option<(Vec<u32>, Reply<Result<Known>>)>,
+        policy: Policy,
     ) -> Self {
         let (head, driver) = driver.unzip();
         Self {
             me,
             options: Arc::new(plan.options.clone()),
-            foraging: Foraging::new(now, me, &plan, head.clone()),
+            foraging: Foraging::new(now, me, &plan, head.clone(), policy),
             plan,
             known: BTreeMap::new(),
             heads_bytes: 0,
@@ -95,6 +97,7 @@ impl Tracked {
             moved_at: now,
             end_asked_at: now,
             ends_asked: 0,
+            rounds: 0,
             began_at: now,
             silent_since: None,
         }
@@ -157,6 +160,11 @@ impl Tracked {
             self.fail(Error::Busy { what, retry_after });
         }
         self.foraging.start(now, bees, budget_bytes, swarm)
+    }
+
+    /// See [`Foraging::watched`].
+    pub(super) fn watched(&self, now: Duration, has_idle: bool, swarm: &SwarmView) -> Vec<NodeId> {
+        self.foraging.watched(now, has_idle, swarm)
     }
 
     pub(super) fn job(&self, start: Start) -> AttemptJob {
@@ -244,26 +252,31 @@ impl Tracked {
     pub(super) fn found(
         &mut self,
         now: Duration,
-        found: Vec<(TaskKey, Result<Arc<StoredOutput>>)>,
+        found: Vec<(TaskKey, Found)>,
+        looked: &[TaskKey],
     ) {
-        for key in &self.asked {
+        for key in looked {
             if !found.iter().any(|(found, _)| found == key) {
                 self.foraging.missed(now, *key);
             }
         }
-        for (key, output) in found {
+        for (key, found) in found {
             self.moved_at = now;
-            match output {
-                Ok(output) => {
+            match found {
+                Found::Unreadable(error) => {
+                    self.fail(error);
+                    continue;
+                }
+                Found::There => {}
+                Found::Read(output) => {
                     if let Outcome::Failed(error) = &output.output.outcome {
                         self.fail(local_error(error));
                     }
                     self.keep(key, output);
-                    self.attempts.remove(&key);
-                    self.foraging.done(now, key);
                 }
-                Err(error) => self.fail(error),
             }
+            self.attempts.remove(&key);
+            self.foraging.done(now, key);
         }
     }
 
@@ -326,19 +339,34 @@ impl Tracked {
         self.round = None;
     }
 
-    pub(super) fn plan_round(&mut self, now: Duration, swarm: &SwarmView) -> RoundPlan {
+    pub(super) fn plan_round(
+        &mut self,
+        now: Duration,
+        has_idle: bool,
+        swarm: &SwarmView,
+    ) -> RoundPlan {
         let end = !self.is_mine() && now.saturating_sub(self.end_asked_at) >= END_EVERY;
         if end {
             self.end_asked_at = now;
             self.ends_asked = self.ends_asked.wrapping_add(1);
         }
-        self.asked = self.foraging.wanted(now, swarm);
+        self.asked = self.foraging.wanted(now, has_idle, swarm);
+        self.foraging.nearest_first(&mut self.asked);
+        // Of many only the first are looked for: others each time.
+        if let Some(first) = self.rounds.checked_rem(self.asked.len()) {
+            self.asked.rotate_left(first);
+        }
+        self.rounds = self.rounds.wrapping_add(OUTPUTS_FIRST);
+        let is_mine = self.is_mine();
+        let is_read = |key: &TaskKey| is_mine || !self.foraging.is_for_head(*key);
         let is_whole = |key: &TaskKey| {
             let stage = self.plan.stage(key.stage);
             stage.is_some_and(|stage| stage.is_read_whole)
         };
+        let (read, only_there): (Vec<TaskKey>, _) = self.asked.iter().partition(|key| is_read(key));
         RoundPlan {
-            outputs: self.asked.iter().map(|key| (*key, is_whole(key))).collect(),
+            read: read.iter().map(|key| (*key, is_whole(key))).collect(),
+            only_there,
             end,
             plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
         }

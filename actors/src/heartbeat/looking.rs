@@ -1,6 +1,7 @@
 //! Reading the others' heartbeats.
 
 use super::{Arguments, READS_AT_ONCE};
+use crate::forager::ForagerHandle;
 use apiary_engine::behavior::membership::Mark;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::store::{Meadow, tag_of};
@@ -8,7 +9,13 @@ use apiary_protocol::heartbeat::Heartbeat as Beat;
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
 use futures::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// Whoever asks who is there waits for beats for so long, or so many times as long as the list took: an
+/// older one does as well, and the slowest of many takes long.
+const READS_WAIT: Duration = Duration::from_millis(300);
+const READS_WAIT_REQUESTS: u32 = 2;
 
 /// What a look found.
 pub(crate) struct Look {
@@ -24,19 +31,30 @@ pub(crate) struct Look {
 
 /// Which beats a look reads.
 pub(super) enum Reads {
-    /// A list, and every beat that changed.
-    Listed,
+    /// A list, and every beat that has not this mark any more.
+    Changed(BTreeMap<NodeId, Mark>),
     /// A list, and the beats of nodes that are not among these.
     New(Vec<NodeId>),
-    /// No list: these.
-    Known(Vec<NodeId>),
+    /// No list, and what the Forager watches.
+    Watched,
 }
 
-pub(super) async fn look(with: Arguments, reads: Reads) -> Result<Look> {
+/// `watched`: asked whose beats are to be read besides. In a large swarm those are few of many: reading
+/// all, at every look of everybody, costs as the square of the number of nodes.
+pub(super) async fn look(
+    with: Arguments,
+    reads: Reads,
+    watched: Option<ForagerHandle>,
+) -> Result<Look> {
     let own = with.node_id;
+    let watched = match watched {
+        // It may be starting anew; then the next look reads more.
+        Some(forager) => forager.watched().await.unwrap_or_default(),
+        None => BTreeSet::new(),
+    };
     let (mut request, mut written) = (None, Vec::new());
     let listed = match &reads {
-        Reads::Known(_) => None,
+        Reads::Watched => None,
         _ => {
             let began_at = with.host.clock.monotonic();
             let objects = with.meadow.list(keys::NODES_PREFIX, None).await?;
@@ -53,16 +71,30 @@ pub(super) async fn look(with: Arguments, reads: Reads) -> Result<Look> {
             Some(listed)
         }
     };
-    let there = listed.iter().flatten().map(|(node, _)| *node);
-    let wanted: Vec<NodeId> = match reads {
-        Reads::Known(known) => known,
-        Reads::Listed => there.collect(),
-        Reads::New(known) => there.filter(|node| !known.contains(node)).collect(),
+    let is_wanted = |node: &NodeId, mark: &Mark| match &reads {
+        Reads::Changed(marks) => marks.get(node) != Some(mark),
+        Reads::New(known) => !known.contains(node),
+        Reads::Watched => false,
+    };
+    let there = listed.iter().flatten();
+    let new = there.filter(|(node, mark)| is_wanted(node, mark));
+    let mut wanted: BTreeSet<NodeId> = new.map(|(node, _)| *node).collect();
+    wanted.extend(watched.into_iter().filter(|node| *node != own));
+    let patience = match reads {
+        Reads::Changed(_) => request.map(|took| (took * READS_WAIT_REQUESTS).max(READS_WAIT)),
+        Reads::New(_) | Reads::Watched => None,
+    };
+    let too_late = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
     };
     let meadow = &with.meadow;
     let read = futures::stream::iter(wanted)
         .map(|node| async move { (node, read_beat(meadow, node).await) })
-        .buffered(READS_AT_ONCE)
+        .buffer_unordered(READS_AT_ONCE)
+        .take_until(too_late)
         .filter_map(|(node, beat)| async move {
             match beat {
                 Ok(beat) => Some((node, beat)),

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use apiary_engine::behavior::membership::{Member, NodeState, SwarmView, by_age};
 use apiary_engine::behavior::placement::{
-    BEE_BYTES_PER_SECOND, Distribute, Worker, is_worth, workers,
+    BEE_BYTES_PER_SECOND, Distribute, Placing, Worker, is_worth, workers,
 };
 use apiary_protocol::cache::CachedCells;
 use apiary_protocol::format::BUILD;
@@ -23,6 +23,7 @@ pub(super) struct Offer {
     pub(super) open_bees: usize,
     /// What a request to the meadow takes.
     request: Duration,
+    pub(super) placing: Placing,
 }
 
 impl Offer {
@@ -80,6 +81,7 @@ pub(super) async fn offer(context: &Context, swarm: &SwarmView, distribute: Dist
         workers: workers(own, swarm, BUILD),
         open_bees: open_bees(context, swarm, distribute),
         request: swarm.request.unwrap_or(REQUEST),
+        placing: context.environment.host.laboratory.placing,
     }
 }
 

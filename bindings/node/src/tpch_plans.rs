@@ -5,7 +5,7 @@ use crate::tpch::{QUERY_COUNT, TABLES, query};
 use apiary_engine::catalog::{Catalog, FrameEntry};
 use apiary_engine::cell::{WriteSpec, write_cells};
 use apiary_engine::distributed::testing::run_cut;
-use apiary_engine::distributed::{Spread, cut};
+use apiary_engine::distributed::{ONE_TASK_GROUPS_BYTES, Spread, cut};
 use apiary_engine::ledger::{Intent, Ledger, Snapshot};
 use apiary_engine::schema::FrameSchema;
 use apiary_engine::settings::{Codec, Settings};
@@ -192,6 +192,7 @@ impl World {
             tasks_max: 3,
             bytes_per_task: 1,
             repeated_bytes_max: 0,
+            one_task_bytes_max: ONE_TASK_GROUPS_BYTES,
         };
         let id = QueryId::from_random(self.environment.host.entropy.bytes());
         let cut = cut(&planned, spread, id).await.unwrap();

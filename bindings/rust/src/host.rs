@@ -16,6 +16,7 @@ pub use scratch::Scratch;
 pub use threads::thread_count as io_thread_count;
 
 use apiary_engine::host::{Clock, DiskFiles, Entropy, Host, Runtimes};
+use apiary_engine::laboratory::Laboratory;
 use apiary_engine::settings::{Settings, StorageEnvironment};
 use apiary_engine::{Error, Result};
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ pub fn system_host(settings: &Settings, runtimes: Runtimes) -> Result<Host> {
         machine: Arc::new(machine),
         runtimes,
         spill: None,
+        laboratory: Laboratory::default(),
     })
 }
 

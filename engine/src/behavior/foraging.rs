@@ -22,14 +22,63 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(4);
 /// What each place in the order of distance adds.
 const PATIENCE_STEP: Duration = Duration::from_millis(150);
+/// Between two looks of a busy node.
+const LOOK: Duration = Duration::from_secs(2);
+/// So many nodes see at every look whether whoever has a task that gets on still has it.
+const NEAR_COUNT: usize = 3;
+/// Nodes whose beats are read at a look: by one with an idle bee, and by one without.
+const WATCHED_IDLE: usize = 32;
+const WATCHED_BUSY: usize = 8;
 /// How old the knowledge that an output is missing may be for an attempt that was not placed here.
 const MISSED_FRESH: Duration = Duration::from_secs(2);
 /// Outputs that a node without work looks for, to see how far a query is.
 const IDLE_LOOKS: usize = 16;
 /// How long a task that is too large for this node is left to larger ones.
 const LARGER_PATIENCE: Duration = Duration::from_secs(30);
+/// A running attempt is late when it takes so many hundredths of what most of its stage took, from its
+/// opening on: that is when so many of so many outputs are there. One is begun again up to this attempt.
+const LATENESS: u32 = 130;
+const MOST: usize = 3;
+const MOST_OF: usize = 4;
+const LATE_ATTEMPT_MAX: u32 = 1;
+/// Nodes behind this rank wait no longer than it.
+const RANK_MAX: usize = 64;
 /// How long a running attempt may show no progress.
 const STALL: Duration = Duration::from_secs(60);
+
+/// How a node chooses among tasks that it was not given. Experiments compare [`Policy::default`] with
+/// plain ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub order: Order,
+    /// How long a task is left to whoever should have it.
+    pub patience: Duration,
+    /// How long a running attempt may show no progress.
+    pub stall: Duration,
+    /// One that gets on is begun a second time after so many hundredths of what most of its stage took;
+    /// never when nought.
+    pub lateness: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            order: Order::Nearest,
+            patience: PATIENCE,
+            stall: STALL,
+            lateness: LATENESS,
+        }
+    }
+}
+
+/// What a node takes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Another thing than the others, who leave it alone for a while.
+    Nearest,
+    Random,
+    Oldest,
+}
 
 /// An attempt to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,18 +132,27 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Foraging {
     me: NodeId,
+    policy: Policy,
     /// Stages that the head reads, when this node is the coordinator.
     head: Option<Vec<u32>>,
     /// By stage, counted from 1: what it reads.
     inputs: Vec<Vec<u32>>,
     /// By stage: when its inputs were all there.
     opened_at: Vec<Option<Duration>>,
+    /// By stage: when most of its outputs were seen to be there.
+    mostly_done_at: Vec<Option<Duration>>,
     tasks: BTreeMap<TaskKey, Task>,
 }
 
 impl Foraging {
     /// `head` for the coordinator: the stages that it reads itself.
-    pub fn new(now: Duration, me: NodeId, plan: &QueryPlan, head: Option<Vec<u32>>) -> Self {
+    pub fn new(
+        now: Duration,
+        me: NodeId,
+        plan: &QueryPlan,
+        head: Option<Vec<u32>>,
+        policy: Policy,
+    ) -> Self {
         let task = |key: TaskKey| {
             let planned = plan.task(key)?;
             let task = Task {
@@ -112,6 +170,7 @@ impl Foraging {
         };
         let mut foraging = Self {
             me,
+            policy,
             head,
             inputs: plan
                 .stages
@@ -119,6 +178,7 @@ impl Foraging {
                 .map(|stage| stage.inputs.clone())
                 .collect(),
             opened_at: vec![None; plan.stages.len()],
+            mostly_done_at: vec![None; plan.stages.len()],
             tasks: plan.keys().filter_map(task).collect(),
         };
         foraging.open_stages(now);
@@ -131,6 +191,21 @@ impl Foraging {
             task.state = State::Done;
         }
         self.open_stages(now);
+        let is_mostly_done = self.is_mostly_done(key.stage);
+        if let Some(at) = self
+            .mostly_done_at
+            .get_mut((key.stage as usize).wrapping_sub(1))
+            && is_mostly_done
+        {
+            at.get_or_insert(now);
+        }
+    }
+
+    fn is_mostly_done(&self, stage: u32) -> bool {
+        let done = self.tasks_of(stage);
+        let done = done.filter(|(_, task)| task.state == State::Done).count();
+        let all = self.tasks_of(stage).count();
+        done * MOST_OF >= all * MOST
     }
 
     /// Its output was looked for and is not there.
@@ -269,6 +344,19 @@ impl Foraging {
         tasks.find(is_exhausted).map(|(key, _)| *key)
     }
 
+    /// Puts first what this node would take first: others begin with something else.
+    pub fn nearest_first(&self, keys: &mut [TaskKey]) {
+        keys.sort_by_cached_key(|key| distance(self.me, *key));
+    }
+
+    /// Whether nobody but the head reads a task's output: then to anybody else it is enough that it is
+    /// there.
+    pub fn is_for_head(&self, key: TaskKey) -> bool {
+        self.inputs
+            .iter()
+            .all(|inputs| !inputs.contains(&key.stage))
+    }
+
     /// Attempts of this node that run.
     pub fn running(&self) -> usize {
         self.tasks
@@ -277,8 +365,8 @@ impl Foraging {
             .count()
     }
 
-    /// Outputs to look for now.
-    pub fn wanted(&self, now: Duration, swarm: &SwarmView) -> Vec<TaskKey> {
+    /// Outputs to look for now. Without an idle bee nobody else's task could be begun, whatever is there.
+    pub fn wanted(&self, now: Duration, has_idle: bool, swarm: &SwarmView) -> Vec<TaskKey> {
         let mut stages: BTreeSet<u32> = self.head.iter().flatten().copied().collect();
         let mut wanted = BTreeSet::new();
         for (key, task) in &self.tasks {
@@ -289,7 +377,7 @@ impl Foraging {
                 None if task.preferred == Some(self.me) => {
                     stages.extend(&self.inputs[key.stage as usize - 1]);
                 }
-                Some(_) if self.is_overdue(now, *key, task, swarm) => {
+                Some(_) if has_idle && self.is_overdue(now, *key, task, swarm) => {
                     wanted.insert(*key);
                 }
                 _ => {}
@@ -353,7 +441,7 @@ impl Foraging {
                         key: *key,
                         attempt: 0,
                         // From then on others may have it.
-                        must_claim: now >= opened_at + PATIENCE,
+                        must_claim: now >= opened_at + self.policy.patience,
                         has_looked: false,
                         is_last: false,
                     });
@@ -362,7 +450,11 @@ impl Foraging {
                 && self.is_overdue(now, *key, task, swarm)
             {
                 // Nodes that are hungry together begin with different tasks.
-                others.push((distance(self.me, *key), *key));
+                let place = match self.policy.order {
+                    Order::Nearest | Order::Random => distance(self.me, *key),
+                    Order::Oldest => 0,
+                };
+                others.push((place, *key));
             }
         }
         others.sort_unstable();
@@ -384,44 +476,112 @@ impl Foraging {
         starts
     }
 
-    /// Whether this node may take a task that is somebody else's, or nobody's.
+    /// Whether this node may take a task that is somebody else's, or nobody's. What is known of whoever
+    /// has it may be old: it is left to them until a beat says that it is not theirs, or stands still.
     fn is_overdue(&self, now: Duration, key: TaskKey, task: &Task, swarm: &SwarmView) -> bool {
-        let Some(opened_at) = self.opened_at(key) else {
+        let Some(from) = self.open_from(key, task, swarm) else {
             return false;
         };
-        if task.gave_up_at.is_some_and(|at| now < at + LARGER_PATIENCE) {
+        if now < from || now < from + self.far(key, swarm) {
             return false;
         }
-        let far = PATIENCE_STEP * self.rank(key, swarm);
+        let node = task.responsible().filter(|node| *node != self.me);
+        match node.and_then(|node| swarm.member(node)) {
+            Some(member) if member.beat.is_some() && member.state != NodeState::Dead => {
+                let read_at = member.read_at.unwrap_or_default();
+                read_at >= from
+            }
+            _ => true,
+        }
+    }
+
+    /// From when on a task that is not done may be anybody's, as far as is known; the nearest go first.
+    /// `None` when it cannot begin yet.
+    fn open_from(&self, key: TaskKey, task: &Task, swarm: &SwarmView) -> Option<Duration> {
+        let opened_at = self.opened_at(key)?;
+        let left_until = task.gave_up_at.map_or(opened_at, |at| at + LARGER_PATIENCE);
         let Some(node) = task.responsible() else {
-            return now >= opened_at + far;
+            return Some(left_until);
         };
         if planted!(ClaimKept) {
-            return false;
+            return None;
         }
         let since = task
             .holder
             .map_or(opened_at, |(_, since)| since.max(opened_at));
         let state = swarm.member(node).map(|member| member.state);
-        match state {
-            Some(NodeState::Dead) => now >= opened_at + far,
+        let from = match state {
+            Some(NodeState::Dead) => opened_at,
             Some(NodeState::Alive) if node != self.me && is_listed(node, key, task, swarm) => {
                 let moved_at = task.progress.map_or(since, |(_, at)| at);
-                now >= moved_at + STALL + far
+                let stalled_from = moved_at + self.policy.stall;
+                let late_from = self.late_from(key, task, since).unwrap_or(stalled_from);
+                stalled_from.min(late_from)
             }
-            _ => now >= since + PATIENCE + far,
+            _ => since + self.policy.patience,
+        };
+        Some(from.max(left_until))
+    }
+
+    /// When whoever has had a task since then is late with it, compared with the rest of its stage: it is
+    /// slow, or what it waits for is. Twice is enough: a task that is larger than the others is slow
+    /// everywhere.
+    fn late_from(&self, key: TaskKey, task: &Task, since: Duration) -> Option<Duration> {
+        let mostly_done_at = (*self
+            .mostly_done_at
+            .get((key.stage as usize).checked_sub(1)?)?)?;
+        let took = mostly_done_at.saturating_sub(self.opened_at(key)?);
+        let is_allowed = self.policy.lateness > 0 && task.attempt <= LATE_ATTEMPT_MAX;
+        let late = (took * self.policy.lateness / 100).max(self.policy.patience);
+        is_allowed.then_some(since + late)
+    }
+
+    /// How much longer than the nearest this node leaves a task alone.
+    fn far(&self, key: TaskKey, swarm: &SwarmView) -> Duration {
+        match self.policy.order {
+            Order::Nearest => PATIENCE_STEP * self.rank(key, swarm, RANK_MAX),
+            Order::Random | Order::Oldest => Duration::ZERO,
         }
     }
 
-    /// How many nodes are nearer to a task than this one.
-    fn rank(&self, key: TaskKey, swarm: &SwarmView) -> u32 {
+    /// Whose beats this node should read at its next look: of those that have what it could take, the
+    /// nearest; and of those that get on with what it is near to. In a large swarm that is few of many.
+    pub fn watched(&self, now: Duration, has_idle: bool, swarm: &SwarmView) -> Vec<NodeId> {
+        let mut watched: Vec<(u64, NodeId)> = Vec::new();
+        for (key, task) in &self.tasks {
+            let node = task.responsible().filter(|node| *node != self.me);
+            let (State::Open, Some(node)) = (task.state, node) else {
+                continue;
+            };
+            let Some(from) = self.open_from(*key, task, swarm) else {
+                continue;
+            };
+            let soon = now + LOOK;
+            let is_due = soon >= from && soon >= from + self.far(*key, swarm);
+            if is_due || self.rank(*key, swarm, NEAR_COUNT) < NEAR_COUNT as u32 {
+                watched.push((distance(self.me, *key), node));
+            }
+        }
+        watched.sort_unstable();
+        let most = if has_idle { WATCHED_IDLE } else { WATCHED_BUSY };
+        let mut nodes = Vec::new();
+        for (_, node) in watched {
+            if nodes.len() < most && !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        nodes
+    }
+
+    /// How many nodes are nearer to a task than this one; nobody counts further than `most`.
+    fn rank(&self, key: TaskKey, swarm: &SwarmView, most: usize) -> u32 {
         let mine = distance(self.me, key);
         let alive = swarm
             .members
             .iter()
             .filter(|member| member.state == NodeState::Alive);
         let nearer = alive.filter(|member| distance(member.node, key) < mine);
-        nearer.count().min(64) as u32
+        nearer.take(most).count() as u32
     }
 }
 
@@ -459,333 +619,12 @@ fn is_listed(node: NodeId, key: TaskKey, task: &Task, swarm: &SwarmView) -> bool
 
 /// A pseudo-random order of nodes for each task, the same on all of them (FNV-1a).
 fn distance(node: NodeId, key: TaskKey) -> u64 {
-    let text = format!("{node}/{}/{}", key.stage, key.task);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    let numbers = [key.stage, key.task].map(u32::to_le_bytes);
+    let bytes = node.as_bytes().iter().chain(numbers.iter().flatten());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::membership::Member;
-    use super::*;
-    use apiary_protocol::heartbeat::{CacheSummary, ClaimProgress, Heartbeat, Load};
-    use apiary_protocol::ids::QueryId;
-    use apiary_protocol::query::{StagePlan, TaskPlan};
-    use std::sync::Arc;
-
-    fn bees(count: usize) -> Bees {
-        Bees {
-            free: count,
-            idle: count,
-        }
-    }
-
-    impl Foraging {
-        fn is_over(&self) -> bool {
-            self.tasks.values().all(|task| task.state == State::Done)
-        }
-    }
-
-    fn node(byte: u8) -> NodeId {
-        NodeId::from_random([byte; 16])
-    }
-
-    fn query() -> QueryId {
-        QueryId::from_random([9; 16])
-    }
-
-    fn key(stage: u32, task: u32) -> TaskKey {
-        TaskKey { stage, task }
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// Two stages of two tasks; the first of each is node 1's, the second node 2's.
-    fn plan() -> QueryPlan {
-        let task = |byte| TaskPlan {
-            plan: vec![],
-            preferred: Some(node(byte)),
-            reason: String::new(),
-            memory_bytes: 10,
-            scan_bytes: 0,
-        };
-        let stage = |stage, inputs| StagePlan {
-            stage,
-            inputs,
-            partitions: 1,
-            is_read_whole: false,
-            tasks: vec![task(1), task(2)],
-        };
-        QueryPlan {
-            query: query(),
-            coordinator: node(1),
-            build: "b".into(),
-            deadline_ms: 1,
-            options: BTreeMap::new(),
-            stages: vec![stage(1, vec![]), stage(2, vec![1])],
-        }
-    }
-
-    fn member(byte: u8, state: NodeState, claims: Vec<(TaskKey, u64)>) -> Member {
-        let claim = |(key, progress): (TaskKey, u64)| ClaimProgress {
-            query: query(),
-            stage: key.stage,
-            task: key.task,
-            attempt: 0,
-            progress,
-        };
-        let beat = Heartbeat {
-            node: node(byte),
-            name: "n".into(),
-            build: "b".into(),
-            sequence: 1,
-            next_beat_ms: 2_000,
-            cores: 1,
-            memory_bytes: 1,
-            bee_budget_bytes: 1,
-            load: Load::default(),
-            temperature: 0.0,
-            draining: false,
-            claims: claims.into_iter().map(claim).collect(),
-            cache: CacheSummary::default(),
-        };
-        Member {
-            node: node(byte),
-            state,
-            silence: Duration::ZERO,
-            written_ms: None,
-            beat: Some(Arc::new(beat)),
-        }
-    }
-
-    /// Looks for what is wanted, in vain, and starts.
-    fn start(
-        at: u64,
-        one: &mut Foraging,
-        idle: usize,
-        budget: u64,
-        swarm: &SwarmView,
-    ) -> Vec<Start> {
-        for key in one.wanted(seconds(at), swarm) {
-            one.missed(seconds(at), key);
-        }
-        one.start(seconds(at), bees(idle), budget, swarm)
-    }
-
-    fn keys(starts: &[Start]) -> Vec<(TaskKey, bool)> {
-        starts
-            .iter()
-            .map(|start| (start.key, start.must_claim))
-            .collect()
-    }
-
-    #[test]
-    fn a_node_begins_what_it_was_given_and_waits_for_the_inputs_of_the_rest() {
-        let swarm = SwarmView::default();
-        let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
-        assert_eq!(
-            keys(&one.start(seconds(0), bees(1), 10, &swarm)),
-            [(key(1, 0), false)]
-        );
-        assert!(one.start(seconds(0), bees(1), 10, &swarm).is_empty());
-        // It reads stage 1 for its own task, and stage 2 for the head.
-        assert_eq!(
-            one.wanted(seconds(0), &swarm),
-            [key(1, 1), key(2, 0), key(2, 1)]
-        );
-        one.done(seconds(1), key(1, 0));
-        one.done(seconds(2), key(1, 1));
-        assert_eq!(
-            keys(&one.start(seconds(2), bees(1), 10, &swarm)),
-            [(key(2, 0), false)]
-        );
-        one.done(seconds(3), key(2, 0));
-        assert!(!one.is_head_ready());
-        one.done(seconds(3), key(2, 1));
-        assert!(one.is_head_ready() && one.is_over());
-    }
-
-    #[test]
-    fn what_a_node_was_given_and_has_no_bee_for_is_anybodys_after_a_patience() {
-        let mut plan = plan();
-        plan.stages[0].tasks[1].preferred = Some(node(1));
-        let mut one = Foraging::new(seconds(0), node(1), &plan, Some(vec![2]));
-        let mut late = Foraging::new(seconds(0), node(3), &plan, None);
-        let first = one.start(seconds(0), bees(1), 10, &SwarmView::default());
-        assert_eq!(keys(&first), [(key(1, 0), false)]);
-        // Its beats list what it has begun.
-        let swarm = |at| SwarmView {
-            members: vec![member(1, NodeState::Alive, vec![(key(1, 0), at)])],
-            ..SwarmView::default()
-        };
-        for at in 0..4 {
-            late.observe(seconds(at), query(), &swarm(at));
-            assert!(
-                start(at, &mut late, 2, 10, &swarm(at)).is_empty(),
-                "at {at}"
-            );
-        }
-        late.observe(seconds(4), query(), &swarm(4));
-        let taken = start(4, &mut late, 2, 10, &swarm(4));
-        assert_eq!(keys(&taken), [(key(1, 1), true)]);
-        // Whoever it was given to asks first from then on.
-        one.done(seconds(6), key(1, 0));
-        let second = one.start(seconds(6), bees(1), 10, &SwarmView::default());
-        assert_eq!(keys(&second), [(key(1, 1), true)]);
-    }
-
-    #[test]
-    fn a_task_of_a_dead_node_is_claimed_at_once_and_of_a_silent_one_after_a_patience() {
-        for (state, from) in [
-            (Some(NodeState::Dead), 0),
-            (Some(NodeState::Alive), 4),
-            (Some(NodeState::Suspect), 4),
-            (None, 4),
-        ] {
-            let members = state.map(|state| member(2, state, vec![]));
-            let swarm = SwarmView {
-                members: members.into_iter().collect(),
-                ..SwarmView::default()
-            };
-            let mut one = Foraging::new(seconds(0), node(1), &plan(), None);
-            start(0, &mut one, 1, 10, &swarm);
-            one.done(seconds(0), key(1, 0));
-            for at in 0..from {
-                assert!(
-                    start(at, &mut one, 1, 10, &swarm).is_empty(),
-                    "{state:?} at {at}"
-                );
-            }
-            let starts = start(from + 1, &mut one, 1, 10, &swarm);
-            assert_eq!(keys(&starts), [(key(1, 1), true)], "{state:?}");
-        }
-    }
-
-    #[test]
-    fn a_claim_that_gets_on_is_left_alone_and_one_that_stands_still_is_not() {
-        let mut one = Foraging::new(seconds(0), node(1), &plan(), None);
-        start(0, &mut one, 1, 10, &SwarmView::default());
-        one.done(seconds(0), key(1, 0));
-        let swarm = |progress| SwarmView {
-            members: vec![member(2, NodeState::Alive, vec![(key(1, 1), progress)])],
-            ..SwarmView::default()
-        };
-        for at in 0..500 {
-            let swarm = swarm(at);
-            one.observe(seconds(at), query(), &swarm);
-            assert!(start(at, &mut one, 1, 10, &swarm).is_empty(), "at {at}");
-        }
-        let swarm = swarm(499);
-        one.observe(seconds(500), query(), &swarm);
-        assert!(start(550, &mut one, 1, 10, &swarm).is_empty());
-        assert_eq!(
-            keys(&start(565, &mut one, 1, 10, &swarm)),
-            [(key(1, 1), true)]
-        );
-        // It was claimed meanwhile, by a node that then falls silent.
-        one.claimed(seconds(565), key(1, 1), node(3), 0);
-        assert!(start(566, &mut one, 1, 10, &SwarmView::default()).is_empty());
-        let again = start(570, &mut one, 1, 10, &SwarmView::default());
-        assert_eq!((again[0].key, again[0].attempt), (key(1, 1), 1));
-    }
-
-    #[test]
-    fn nobody_starts_without_an_idle_bee_or_with_too_little_memory() {
-        let swarm = SwarmView {
-            members: vec![member(2, NodeState::Dead, vec![])],
-            ..SwarmView::default()
-        };
-        let mut three = Foraging::new(seconds(0), node(3), &plan(), None);
-        assert!(start(99, &mut three, 0, 10, &swarm).is_empty());
-        assert!(start(99, &mut three, 1, 9, &swarm).is_empty());
-        assert_eq!(start(99, &mut three, 1, 10, &swarm).len(), 1);
-    }
-
-    #[test]
-    fn a_task_that_is_nobodys_is_claimed_without_a_look_and_one_that_was_claimed_is_not() {
-        let mut plan = plan();
-        for task in plan.stages.iter_mut().flat_map(|stage| &mut stage.tasks) {
-            task.preferred = None;
-        }
-        let swarm = SwarmView::default();
-        let mut one = Foraging::new(seconds(0), node(1), &plan, None);
-        let starts = one.start(seconds(1), bees(2), 10, &swarm);
-        assert_eq!(starts.len(), 2);
-        assert!(
-            starts
-                .iter()
-                .all(|start| start.must_claim && !start.has_looked)
-        );
-        one.claimed(seconds(1), key(1, 0), node(2), 0);
-        assert!(one.start(seconds(9), bees(2), 10, &swarm).is_empty());
-        one.missed(seconds(9), key(1, 0));
-        let again = one.start(seconds(9), bees(2), 10, &swarm);
-        assert!(again[0].has_looked && again[0].attempt == 1);
-    }
-
-    #[test]
-    fn a_task_that_is_too_large_is_left_to_others_before_it_is_tried_for_the_last_time() {
-        let swarm = SwarmView {
-            members: vec![member(2, NodeState::Alive, vec![])],
-            ..SwarmView::default()
-        };
-        let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
-        let first = start(0, &mut one, 1, 10, &swarm);
-        assert_eq!(keys(&first), [(key(1, 0), false)]);
-        assert!(!first[0].is_last);
-        one.gave_up(seconds(1), key(1, 0));
-        one.done(seconds(1), key(1, 1));
-        for at in 1..31 {
-            assert!(start(at, &mut one, 1, 10, &swarm).is_empty(), "at {at}");
-        }
-        // Nobody has taken it.
-        let last = start(32, &mut one, 1, 10, &swarm);
-        assert_eq!(keys(&last), [(key(1, 0), true)]);
-        assert!(last[0].is_last && last[0].attempt == 1);
-    }
-
-    /// A node whose attempts all fail is always the first to claim the next one.
-    #[test]
-    fn a_task_of_which_every_attempt_was_somebodys_is_exhausted_in_the_end() {
-        let swarm = SwarmView::default();
-        let mut one = Foraging::new(seconds(0), node(1), &plan(), Some(vec![2]));
-        one.done(seconds(0), key(1, 0));
-        for attempt in 0..=ATTEMPTS_MAX {
-            let at = u64::from(attempt) * 10;
-            assert_eq!(one.exhausted(seconds(at), &swarm), None);
-            one.claimed(seconds(at), key(1, 1), node(2), attempt);
-        }
-        let last = u64::from(ATTEMPTS_MAX) * 10;
-        assert_eq!(one.exhausted(seconds(last), &swarm), None);
-        assert!(start(last + 10, &mut one, 1, 10, &swarm).is_empty());
-        let exhausted = one.exhausted(seconds(last + 10), &swarm);
-        assert_eq!(exhausted, Some(key(1, 1)));
-    }
-
-    /// Whoever dies when, the query ends as long as one node is left.
-    #[test]
-    fn one_node_that_is_left_finishes_everything() {
-        let mut one = Foraging::new(seconds(0), node(3), &plan(), None);
-        let swarm = SwarmView {
-            members: vec![
-                member(1, NodeState::Dead, vec![]),
-                member(2, NodeState::Dead, vec![]),
-            ],
-            ..SwarmView::default()
-        };
-        let mut at = 0;
-        while !one.is_over() {
-            at += 1;
-            assert!(at < 100, "{one:?}");
-            for start in start(at, &mut one, 1, 10, &swarm) {
-                match at % 3 {
-                    0 => one.released(seconds(at), start.key),
-                    _ => one.done(seconds(at), start.key),
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -49,6 +49,7 @@ struct Seen {
     written_ms: Option<i64>,
     /// The beat, with the mark under which it was read.
     beat: Option<(Mark, Arc<Heartbeat>)>,
+    read_at: Option<Duration>,
 }
 
 /// One node of the swarm.
@@ -62,6 +63,8 @@ pub struct Member {
     pub written_ms: Option<i64>,
     /// The newest beat that was read; it may be older than the newest there is.
     pub beat: Option<Arc<Heartbeat>>,
+    /// When it was read.
+    pub read_at: Option<Duration>,
 }
 
 /// The swarm as it was seen, in the order of ids.
@@ -77,8 +80,10 @@ impl Seen {
         self.looked_at.saturating_sub(self.since)
     }
 
+    /// Of the newest beat: an older one, of a node that has come to rest since, promised more.
     fn promise(&self) -> Duration {
-        self.beat.as_ref().map_or(PROMISE_DEFAULT, |(_, beat)| {
+        let newest = self.beat.as_ref().filter(|(mark, _)| *mark == self.mark);
+        newest.map_or(PROMISE_DEFAULT, |(_, beat)| {
             Duration::from_millis(beat.next_beat_ms)
         })
     }
@@ -149,7 +154,17 @@ impl Observer {
         self.saw(now, node, &mark);
         if let Some(seen) = self.nodes.get_mut(&node) {
             seen.beat = Some((mark, Arc::new(beat)));
+            seen.read_at = Some(now);
         }
+    }
+
+    /// The marks of the beats that were read: whose mark is the same has nothing new to say.
+    pub fn marks(&self) -> BTreeMap<NodeId, Mark> {
+        let read = self.nodes.iter().filter_map(|(node, seen)| {
+            let (mark, _) = seen.beat.as_ref()?;
+            Some((*node, mark.clone()))
+        });
+        read.collect()
     }
 
     /// The heartbeat of a node is not there any more.
@@ -165,6 +180,7 @@ impl Observer {
             has_changed: false,
             written_ms: None,
             beat: None,
+            read_at: None,
         });
         seen.looked_at = now;
         if seen.mark != *mark {
@@ -181,6 +197,7 @@ impl Observer {
             silence: seen.silence(),
             written_ms: seen.written_ms,
             beat: seen.beat.as_ref().map(|(_, beat)| Arc::clone(beat)),
+            read_at: seen.read_at,
         };
         SwarmView {
             members: self.nodes.iter().map(member).collect(),
@@ -254,7 +271,7 @@ mod tests {
         let (mut observer, a) = (Observer::default(), node(1));
         observer.read(seconds(0), mark(1), beat(a, 5_000));
         assert_eq!(state(&observer, a), Some(NodeState::Unknown));
-        observer.looked(seconds(5), &[(a, mark(2))]);
+        observer.read(seconds(5), mark(2), beat(a, 5_000));
         assert_eq!(state(&observer, a), Some(NodeState::Alive));
         for (at, expected) in [
             (15, NodeState::Alive),
@@ -269,6 +286,21 @@ mod tests {
         assert_eq!(state(&observer, a), Some(NodeState::Alive), "it woke up");
         observer.looked(seconds(901), &[]);
         assert_eq!(state(&observer, a), None, "it left");
+    }
+
+    #[test]
+    fn a_node_that_came_to_rest_is_not_held_to_what_it_promised_at_work() {
+        let (mut observer, a) = (Observer::default(), node(1));
+        observer.read(seconds(0), mark(1), beat(a, 2_000));
+        observer.looked(seconds(5), &[(a, mark(2))]);
+        observer.looked(seconds(65), &[(a, mark(2))]);
+        assert_eq!(
+            state(&observer, a),
+            Some(NodeState::Alive),
+            "its beat was not read"
+        );
+        observer.read(seconds(66), mark(2), beat(a, 2_000));
+        assert_eq!(state(&observer, a), Some(NodeState::Dead), "it was at work");
     }
 
     #[test]

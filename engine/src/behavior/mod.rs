@@ -3,6 +3,7 @@
 pub mod abandonment;
 pub mod foraging;
 pub mod leafcutter;
+pub mod listening;
 pub mod mason;
 pub mod membership;
 pub mod placement;

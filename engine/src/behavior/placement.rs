@@ -22,6 +22,19 @@ pub enum Distribute {
     Off,
 }
 
+/// How tasks are given away. Experiments compare [`Placing::Shares`] with plain ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placing {
+    /// [`place`].
+    #[default]
+    Shares,
+    /// Whoever comes first has them.
+    Nowhere,
+    /// Whoever has most of a task's cells has it, however many those are; what nobody has is left to
+    /// whoever comes first.
+    Cached,
+}
+
 /// A node that may be given tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
@@ -116,6 +129,27 @@ pub fn place(tasks: &[Vec<(CellIdentity, u64)>], workers: &[Worker]) -> Vec<Plac
         })
     });
     places.collect()
+}
+
+/// Gives tasks away in one of several ways.
+pub fn place_by(
+    placing: Placing,
+    tasks: &[Vec<(CellIdentity, u64)>],
+    workers: &[Worker],
+) -> Vec<Option<Place>> {
+    let by_cache = |cells: &Vec<(CellIdentity, u64)>| {
+        let places = workers.iter().enumerate().map(|(worker, candidate)| Place {
+            worker,
+            cached_bytes: cached_bytes(cells, &candidate.cached),
+        });
+        let most = places.rev().max_by_key(|place| place.cached_bytes);
+        most.filter(|place| place.cached_bytes > 0)
+    };
+    match placing {
+        Placing::Shares => place(tasks, workers).into_iter().map(Some).collect(),
+        Placing::Nowhere => vec![None; tasks.len()],
+        Placing::Cached => tasks.iter().map(by_cache).collect(),
+    }
 }
 
 /// A task that reads a part of a cell is taken to find its share of what is cached of it.

@@ -46,7 +46,7 @@ type DfResult<T> = datafusion::common::Result<T>;
 
 /// The groups of a scan up to here are put together in one task, the head as a rule: a stage more
 /// would cost more than it saves.
-const ONE_TASK_GROUPS_BYTES: u64 = 32 << 20;
+pub const ONE_TASK_GROUPS_BYTES: u64 = 32 << 20;
 
 /// What the swarm offers a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct Spread {
     /// A side of a join that all tasks need and that scans at most so much is made by each of them: a
     /// stage of its own would cost more.
     pub repeated_bytes_max: u64,
+    /// Groups of a scan up to here are put together in one task: [`ONE_TASK_GROUPS_BYTES`].
+    pub one_task_bytes_max: u64,
 }
 
 /// A plan in stages.
@@ -160,7 +162,7 @@ fn whole(plan: &Plan) -> Result<Option<String>> {
 async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
     let bytes_per_task = spread.bytes_per_task.max(1);
     let desired = move |event: DesiredTaskCountEvent<'_>| {
-        if is_small_final(event.plan) {
+        if is_small_final(event.plan, spread.one_task_bytes_max) {
             return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
         }
         let scan = event.plan.downcast_ref::<FrameScanExec>()?;
@@ -198,7 +200,7 @@ async fn distributed(planned: &PlannedQuery, spread: Spread) -> Result<Plan> {
 }
 
 /// Whether it puts together the groups of a small scan.
-fn is_small_final(plan: &Plan) -> bool {
+fn is_small_final(plan: &Plan, bytes_max: u64) -> bool {
     let is_final = plan
         .downcast_ref::<AggregateExec>()
         .is_some_and(|aggregate| {
@@ -207,9 +209,7 @@ fn is_small_final(plan: &Plan) -> bool {
                 AggregateMode::Final | AggregateMode::FinalPartitioned
             )
         });
-    is_final
-        && crate::sql::scan_totals(plan)
-            .is_ok_and(|totals| totals.bytes_kept <= ONE_TASK_GROUPS_BYTES)
+    is_final && crate::sql::scan_totals(plan).is_ok_and(|totals| totals.bytes_kept <= bytes_max)
 }
 
 /// Gives the plan that there is already.

@@ -28,7 +28,7 @@ mod write;
 mod tests;
 
 pub use analysis::{Analysed, Execution, read_execution, read_failures};
-pub use cut::{Cut, CutStage, CutTask, Spread, cut};
+pub use cut::{Cut, CutStage, CutTask, ONE_TASK_GROUPS_BYTES, Spread, cut};
 pub(crate) use exchange::EncodedRead;
 pub use exchange::{ExchangeReadExec, Kind, Reads};
 pub use input::{Inputs, StoredOutput, first_read_bytes, read_output};

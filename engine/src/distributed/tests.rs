@@ -17,6 +17,7 @@ pub(super) const SPREAD: Spread = Spread {
     tasks_max: 3,
     bytes_per_task: 1,
     repeated_bytes_max: 0,
+    one_task_bytes_max: ONE_TASK_GROUPS_BYTES,
 };
 
 /// The same, with sides of joins made by every task that needs them.

@@ -3,6 +3,7 @@
 //! Nothing here reads the machine it runs on, so a test that uses it twice sees the same twice.
 
 use super::{Blocking, Clock, DiskFiles, Entropy, Host, Machine, Runtimes};
+use crate::laboratory::Laboratory;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ pub fn host_with_seed(seed: u64) -> Host {
             control: handle,
         },
         spill: None,
+        laboratory: Laboratory::default(),
     }
 }
 

@@ -54,6 +54,7 @@ use crate::cache::CellParts;
 use crate::catalog::{Catalog, FrameEntry};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::laboratory::Cores;
 use crate::ledger::Snapshot;
 use crate::settings::Settings;
 use crate::store::Meadow;
@@ -82,6 +83,8 @@ pub trait Snapshots: Send + Sync + std::fmt::Debug {
 pub struct Caches {
     footers: Arc<footers::FooterCache>,
     parts: Option<Arc<dyn CellParts>>,
+    /// Where the time of work is simulated.
+    cores: Option<Arc<Cores>>,
 }
 
 impl Caches {
@@ -91,7 +94,13 @@ impl Caches {
         Self {
             footers: Arc::new(footers::FooterCache::new(footer_bytes_max)),
             parts,
+            cores: None,
         }
+    }
+
+    /// The same on cores whose time is simulated.
+    pub fn on_cores(self, cores: Option<Arc<Cores>>) -> Self {
+        Self { cores, ..self }
     }
 
     /// Bytes of memory that footers hold now.

@@ -189,7 +189,7 @@ fn session_state(
         // A random identifier would be the only thing that two runs of one query do not share.
         .with_session_id("apiary".into())
         .with_execution_props(properties)
-        .with_config(session_config(session, crew))
+        .with_config(session_config(environment, session, crew))
         .with_runtime_env(Arc::clone(&crew.runtime))
         .with_catalog_list(Arc::new(Hives(Arc::clone(frames))))
         .with_default_features()
@@ -272,7 +272,9 @@ fn bee_bytes(crew: &Crew) -> Option<usize> {
     }
 }
 
-fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
+fn session_config(environment: &Environment, session: &Session, crew: &Crew) -> SessionConfig {
+    let laboratory = &environment.host.laboratory;
+    let small = |limit: usize| laboratory.small(limit as u64) as usize;
     let partitions = match crew.for_swarm {
         true => SWARM_PARTITIONS,
         false => crew.bees.max(1),
@@ -291,8 +293,10 @@ fn session_config(session: &Session, crew: &Crew) -> SessionConfig {
     options
         .optimizer
         .enable_physical_uncorrelated_scalar_subquery &= !crew.for_swarm;
-    options.optimizer.hash_join_single_partition_threshold = HASH_JOIN_SINGLE_PARTITION_BYTES;
-    options.optimizer.hash_join_single_partition_threshold_rows = HASH_JOIN_SINGLE_PARTITION_ROWS;
+    options.optimizer.hash_join_single_partition_threshold =
+        small(HASH_JOIN_SINGLE_PARTITION_BYTES);
+    options.optimizer.hash_join_single_partition_threshold_rows =
+        small(HASH_JOIN_SINGLE_PARTITION_ROWS);
     options.execution.parquet.pushdown_filters = false;
     options.execution.planning_concurrency = crew.bees.max(1);
     options.execution.collect_statistics = true;

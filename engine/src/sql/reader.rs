@@ -11,6 +11,7 @@ use crate::cache::CellParts;
 use crate::cell::checksums::Checksums;
 use crate::cell::nans::columns_without;
 use crate::error::Error;
+use crate::laboratory::Cores;
 use crate::store::Meadow;
 use apiary_protocol::ids::MeadowId;
 use bytes::Bytes;
@@ -45,6 +46,7 @@ pub(super) struct CellReaders {
     footers: Arc<FooterCache>,
     /// Where parts of this meadow's cells are kept.
     parts: Option<(MeadowId, Arc<dyn CellParts>)>,
+    cores: Option<Arc<Cores>>,
     open: Arc<Mutex<OpenCells>>,
 }
 
@@ -63,6 +65,7 @@ impl CellReaders {
             store: Arc::clone(meadow.object_store()),
             footers: Arc::clone(&caches.footers),
             parts: meadow.id().zip(caches.parts.clone()),
+            cores: caches.cores.clone(),
             open: Arc::default(),
         }
     }
@@ -89,6 +92,7 @@ impl CellReaders {
             cached: parts.map(|(meadow, parts)| Cached::new(parts, *meadow, cell, counter)),
             source,
             footers: Arc::clone(&self.footers),
+            cores: self.cores.clone(),
             whole: None,
             checksums: None,
             open,
@@ -160,6 +164,7 @@ struct CellReader {
     footers: Arc<FooterCache>,
     /// Until something that came out of it was not right.
     cached: Option<Cached>,
+    cores: Option<Arc<Cores>>,
     /// All of a small cell.
     whole: Option<Bytes>,
     /// Known once the footer is.
@@ -186,6 +191,11 @@ impl CellReader {
         cached.forget();
         self.whole = None;
         true
+    }
+
+    /// Whether it is read whole. One that stands for a larger one is not.
+    fn is_small(&self) -> bool {
+        self.source.size_bytes <= WHOLE_BYTES_MAX && self.cores.is_none()
     }
 
     async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
@@ -217,10 +227,10 @@ impl CellReader {
     }
 
     async fn try_read_footer(&self, size_bytes: u64) -> Result<(Known, Option<Bytes>), Error> {
-        let tail = if size_bytes <= WHOLE_BYTES_MAX {
+        let tail = if self.is_small() {
             size_bytes
         } else {
-            TAIL_BYTES
+            TAIL_BYTES.min(size_bytes)
         };
         let mut range = size_bytes - tail..size_bytes;
         let mut bytes = self.read_one(range.clone()).await?;
@@ -269,7 +279,8 @@ impl CellReader {
             checksums: checksums.map(Arc::new),
         };
         self.footers.put(&self.source.key, size_bytes, &known);
-        Ok((known, (range.start == 0).then_some(bytes)))
+        let whole = self.is_small() && range.start == 0;
+        Ok((known, whole.then_some(bytes)))
     }
 
     fn check(&self, checksums: &Checksums, range: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
@@ -302,6 +313,14 @@ impl CellReader {
         }
     }
 
+    /// Takes the time that work on these bytes does, where that is simulated.
+    async fn work_on(&self, parts: &[Bytes]) {
+        if let Some(cores) = &self.cores {
+            let bytes = parts.iter().map(|part| part.len() as u64).sum();
+            cores.work_on(bytes).await;
+        }
+    }
+
     async fn try_read_checked(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let Some(checksums) = self.checksums.clone() else {
             return self.read_many(ranges).await;
@@ -323,9 +342,8 @@ impl CellReader {
     }
 
     async fn read_many(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
-        let size_bytes = self.source.size_bytes;
-        if self.whole.is_none() && size_bytes <= WHOLE_BYTES_MAX && ranges.len() > 1 {
-            self.whole = Some(self.read_one(0..size_bytes).await?);
+        if self.whole.is_none() && self.is_small() && ranges.len() > 1 {
+            self.whole = Some(self.read_one(0..self.source.size_bytes).await?);
         }
         let Some(whole) = &self.whole else {
             return self.read(ranges).await;
@@ -350,6 +368,7 @@ impl AsyncFileReader for CellReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
             let mut parts = self.read_checked(vec![range]).await?;
+            self.work_on(&parts).await;
             parts.pop().ok_or_else(|| self.corrupt("nothing came back"))
         }
         .map_err(external)
@@ -360,9 +379,13 @@ impl AsyncFileReader for CellReader {
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { self.read_checked(ranges).await }
-            .map_err(external)
-            .boxed()
+        async move {
+            let parts = self.read_checked(ranges).await?;
+            self.work_on(&parts).await;
+            Ok(parts)
+        }
+        .map_err(external)
+        .boxed()
     }
 
     fn get_metadata<'a>(

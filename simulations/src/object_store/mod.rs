@@ -21,6 +21,7 @@ use request::{Kind, Request};
 use crate::clock;
 use crate::rng::Rng;
 use crate::trace::{Trace, checksum};
+use apiary_protocol::query::QueryPlan;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -99,6 +100,16 @@ impl SimStore {
             (meta.location.to_string(), age)
         };
         Ok(listed.into_iter().map(age).collect())
+    }
+
+    /// The plans of shared queries that were written since this was asked last, and when.
+    pub fn take_plans(&self) -> Vec<(Duration, QueryPlan)> {
+        self.0.watch.take_plans()
+    }
+
+    /// When each node first read one of them, since this was asked last.
+    pub fn take_readers(&self) -> BTreeMap<String, Duration> {
+        self.0.watch.take_readers()
     }
 
     /// All objects with their content. For checkers.
@@ -220,16 +231,22 @@ impl ObjectStore for StoreView {
             None => verb.to_string(),
         };
         let found = self.shared.content.head(key).await;
-        let bytes = match (&options.range, found) {
-            _ if options.head => 0,
-            (Some(range), Ok(meta)) => range.as_range(meta.size).map_or(0, |r| r.end - r.start),
-            (None, Ok(meta)) => meta.size,
-            (_, Err(_)) => 0,
+        let size = found.map_or(0, |meta| meta.size);
+        let read = match &options.range {
+            _ if options.head => 0..0,
+            Some(range) => range.as_range(size).unwrap_or_default(),
+            None => 0..size,
         };
+        let bytes = read.end - read.start;
+        // What is read up to the end of a cell is read for its footer, and a footer is no larger for
+        // standing for that of a larger cell.
+        let is_footer = options.range.is_some() && read.end == size;
         let faults = self.faults();
-        let bytes = match key.as_ref().ends_with(".parquet") {
-            true => bytes * faults.cell_factor,
-            false => bytes,
+        // A checkpoint of a log is no cell.
+        let is_cell = key.as_ref().ends_with(".parquet") && !key.as_ref().contains("_delta_log");
+        let bytes = match is_cell {
+            true if !is_footer => bytes * faults.cell_factor,
+            _ => bytes,
         };
         let draw = faults.draw(false, bytes, &mut self.shared.rng.lock());
         let request = Request {
@@ -239,6 +256,7 @@ impl ObjectStore for StoreView {
         };
         self.request(request, async {
             let mut result = self.shared.content.get_opts(key, options).await?;
+            self.shared.watch.read(key.as_ref(), &self.node);
             // The body is what it was at this moment; a stream would see later ones.
             if let GetResultPayload::Stream(body) = result.payload {
                 let parts: Vec<Bytes> = body.try_collect().await?;

@@ -28,6 +28,7 @@ impl StoreView {
         tokio::time::sleep(took / 2).await;
         let trace = &self.shared.trace;
         trace.count(request.counted(), 1);
+        trace.count(request.sort(), 1);
         let failed = |reason: &str| {
             trace.event(&self.node, format_args!("{what} {key} {reason}"));
             Error::Generic {
@@ -167,6 +168,33 @@ impl<'a> Request<'a> {
             "delete" => "requests_delete",
             "create" | "put" | "put-part" | "put-multipart" | "copy" => "requests_put",
             _ => "requests_list",
+        }
+    }
+
+    /// What it is for, of those that are many.
+    fn sort(&self) -> &'static str {
+        let (key, is_list) = (self.key.as_ref(), self.counted() == "requests_list");
+        match self.counted() {
+            "requests_get" | "requests_head" | "requests_list" => {}
+            _ => return "requests_that_write",
+        }
+        if key.ends_with(".parquet") {
+            "requests_of_cells"
+        } else if key == "_swarm/bell" {
+            "requests_of_the_bell"
+        } else if key.starts_with("_swarm/nodes") {
+            match is_list {
+                true => "requests_lists_of_beats",
+                false => "requests_of_beats",
+            }
+        } else if key.starts_with("_swarm/queries/") {
+            match (is_list, key.contains("/outputs/") || key.contains("/data/")) {
+                (true, _) => "requests_lists_of_outputs",
+                (false, true) => "requests_of_outputs",
+                (false, false) => "requests_of_plans_and_ends",
+            }
+        } else {
+            "requests_of_the_rest"
         }
     }
 

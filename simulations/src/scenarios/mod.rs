@@ -3,7 +3,6 @@
 mod commit_faults;
 mod ddl_crash;
 mod disk_full;
-mod laboratory;
 mod ledger_damage;
 mod node;
 mod power_cuts;
@@ -12,6 +11,7 @@ mod sql_alone;
 mod swarm;
 mod unfit_store;
 
+use crate::lab;
 use crate::world::World;
 
 /// A scenario; its error says which invariant broke and where.
@@ -97,14 +97,32 @@ pub const ALL: &[Scenario] = &[
 const MEASURED: &[Scenario] = &[
     Scenario {
         name: "lab-idle",
-        about: "a day of nodes with nothing to do",
-        run: laboratory::idle::run,
+        about: "hours of nodes with nothing to do, then a query",
+        run: lab::idle::run,
         is_sabotaged: false,
     },
     Scenario {
         name: "lab-scaling",
         about: "queries of three shapes by so many nodes",
-        run: laboratory::scaling::run,
+        run: lab::scaling::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "lab-stealing",
+        about: "queries by nodes some of which are slow",
+        run: lab::stealing::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "lab-claims",
+        about: "queries by nodes with caches",
+        run: lab::claims::run,
+        is_sabotaged: false,
+    },
+    Scenario {
+        name: "lab-temperature",
+        about: "many queries at once",
+        run: lab::temperature::run,
         is_sabotaged: false,
     },
 ];

@@ -1,0 +1,157 @@
+//! Listening: how often a node looks whether others have queries to share. Pure; the caller looks.
+//!
+//! A look at the bell is a GET. Behind it, because a bell may be lost, queries are listed, which costs
+//! twelve times as much. Queries come in groups, so a node that has just heard of one looks often, and
+//! the longer nothing came the more rarely: what it hears it hears within a twentieth of the time for
+//! which nothing came. While it works on a query it looks no more than once in a second: hardly a bee
+//! would be free.
+//!
+//! Invariant: a pause is never shorter than the least and never longer than that of a node at rest.
+
+use std::time::Duration;
+
+/// After the last sign of a query a node listens closely for so long.
+const WARM: Duration = Duration::from_secs(300);
+/// The part of the time without a sign that a pause takes.
+const WARM_SHARE: u32 = 20;
+/// The least pause: so many times what a request takes, within these.
+const REQUESTS: u32 = 10;
+const LEAST: Duration = Duration::from_millis(4);
+const LEAST_MAX: Duration = Duration::from_millis(20);
+const WORKING: Duration = Duration::from_secs(1);
+const WARM_MAX: Duration = Duration::from_secs(5);
+const COLD: Duration = Duration::from_secs(20);
+/// Queries are listed so often, by a swarm of so many nodes; a larger one lists as often all together.
+const LIST_WARM: Duration = Duration::from_secs(10);
+const LIST_NODES: u32 = 8;
+const LIST_COLD: Duration = Duration::from_secs(60);
+
+/// Of a plain way, for experiments.
+const DOUBLING_LEAST: Duration = Duration::from_secs(1);
+
+/// How a node listens; experiments compare [`Listening::Fading`] with plain ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listening {
+    #[default]
+    Fading,
+    /// Always after the same pause.
+    Every(Duration),
+    /// After as long as nothing came, between a second and this.
+    Doubling(Duration),
+}
+
+/// What a node knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    /// How long ago the last sign of a query was, if there was one.
+    pub quiet: Option<Duration>,
+    /// It works on a query, its own or another node's.
+    pub is_working: bool,
+    /// What a request to the meadow takes.
+    pub request: Option<Duration>,
+    /// Nodes of the swarm that are alive.
+    pub nodes: usize,
+}
+
+impl Heard {
+    fn warm(&self) -> Option<Duration> {
+        self.quiet.filter(|quiet| *quiet < WARM)
+    }
+}
+
+/// The least pause between two requests of one kind.
+pub fn least_pause(request: Option<Duration>) -> Duration {
+    let pause = request.map_or(LEAST_MAX, |request| request * REQUESTS);
+    pause.clamp(LEAST, LEAST_MAX)
+}
+
+/// Until the next look at the bell.
+pub fn plan_look(listening: Listening, heard: &Heard) -> Duration {
+    match (listening, heard.warm()) {
+        (Listening::Every(pause), _) => pause,
+        (Listening::Doubling(most), _) => {
+            let quiet = heard.quiet.unwrap_or(most);
+            quiet.clamp(DOUBLING_LEAST, most.max(DOUBLING_LEAST))
+        }
+        (Listening::Fading, None) => COLD,
+        (Listening::Fading, Some(_)) if heard.is_working => WORKING,
+        (Listening::Fading, Some(quiet)) => {
+            (quiet / WARM_SHARE).clamp(least_pause(heard.request), WARM_MAX)
+        }
+    }
+}
+
+/// How old the last list of queries may be.
+pub fn plan_list(heard: &Heard) -> Duration {
+    let nodes = u32::try_from(heard.nodes)
+        .unwrap_or(u32::MAX)
+        .max(LIST_NODES);
+    match heard.warm() {
+        Some(_) => (LIST_WARM * nodes / LIST_NODES).min(LIST_COLD),
+        None => LIST_COLD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet(seconds: u64) -> Heard {
+        Heard {
+            quiet: Some(Duration::from_secs(seconds)),
+            nodes: 3,
+            ..Heard::default()
+        }
+    }
+
+    #[test]
+    fn pauses_grow_with_the_time_without_a_query_and_stay_within_their_bounds() {
+        let look = |heard: &Heard| plan_look(Listening::Fading, heard);
+        let mut last = Duration::ZERO;
+        for seconds in 0..1_000 {
+            let pause = look(&quiet(seconds));
+            assert!(
+                pause >= last && pause >= LEAST && pause <= COLD,
+                "{seconds}"
+            );
+            last = pause;
+        }
+        assert_eq!(look(&quiet(0)), LEAST_MAX);
+        assert_eq!(look(&quiet(40)), Duration::from_secs(2));
+        assert_eq!(look(&quiet(299)), WARM_MAX);
+        assert_eq!(look(&quiet(300)), COLD);
+        assert_eq!(look(&Heard::default()), COLD, "it never heard of one");
+    }
+
+    #[test]
+    fn a_node_that_works_looks_once_in_a_second() {
+        let working = Heard {
+            is_working: true,
+            ..quiet(0)
+        };
+        assert_eq!(plan_look(Listening::Fading, &working), WORKING);
+    }
+
+    #[test]
+    fn a_swarm_lists_no_more_often_for_being_larger() {
+        let list = |nodes, seconds| {
+            plan_list(&Heard {
+                nodes,
+                ..quiet(seconds)
+            })
+        };
+        assert_eq!(list(0, 1), LIST_WARM);
+        assert_eq!(list(8, 1), LIST_WARM);
+        assert_eq!(list(16, 1), LIST_WARM * 2);
+        assert_eq!(list(200, 1), LIST_COLD);
+        assert_eq!(list(1, 400), LIST_COLD);
+    }
+
+    #[test]
+    fn a_fast_meadow_is_asked_more_often_than_a_slow_one() {
+        let fast = Some(Duration::from_micros(100));
+        assert_eq!(least_pause(fast), LEAST);
+        assert_eq!(least_pause(Some(Duration::from_secs(1))), LEAST_MAX);
+        assert_eq!(least_pause(None), LEAST_MAX);
+    }
+}
