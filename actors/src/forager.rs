@@ -348,7 +348,7 @@ impl State {
         let alive = members.filter(|member| member.state == NodeState::Alive);
         Heard {
             quiet: self.active_at.map(|at| now.saturating_sub(at)),
-            is_working: !self.queries.is_empty() && !self.awaits_plan(now),
+            is_occupied: !self.queries.is_empty() && self.idle_bees == 0 && !self.awaits_plan(now),
             request: view.request,
             nodes: alive.count() + 1,
         }

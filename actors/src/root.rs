@@ -395,9 +395,9 @@ fn bees_child(
         node,
         host: host.clone(),
         chambers: chambers.clone(),
-        thresholds: match host.laboratory.has_same_thresholds {
-            true => Thresholds::default(),
-            false => Thresholds::jittered(host.entropy.bytes()),
+        thresholds: match host.laboratory.has_own_thresholds {
+            true => Thresholds::jittered(host.entropy.bytes()),
+            false => Thresholds::default(),
         },
         census: census.clone(),
     };

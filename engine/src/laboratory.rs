@@ -16,8 +16,8 @@ pub struct Laboratory {
     pub listening: Listening,
     pub foraging: Policy,
     pub placing: Placing,
-    /// All nodes have the same thresholds of temperature.
-    pub has_same_thresholds: bool,
+    /// Thresholds of temperature differ a little from node to node.
+    pub has_own_thresholds: bool,
 }
 
 /// Cells that stand for larger ones: decisions by size see the larger ones, and so does time.

@@ -1,6 +1,6 @@
 //! The world as one simulated node sees it.
 
-use crate::clock::{SimClock, SimRuntime};
+use crate::clock::{self, SimClock, SimRuntime};
 use crate::files::SimFiles;
 use crate::rng::Rng;
 use crate::spill::MemorySpill;
@@ -20,6 +20,21 @@ pub struct Hardware {
     /// Longest time that one job on its disk takes, in microseconds.
     pub disk_us_max: u64,
     pub clock: SimClock,
+    /// What the process has of the memory, in hundredths: rising from the first to the second and back
+    /// once in a [`TIDE`], on all computers at once.
+    pub resident_percent: (u64, u64),
+}
+
+/// See [`Hardware::resident_percent`].
+const TIDE: Duration = Duration::from_secs(20);
+
+impl Hardware {
+    fn resident_bytes(&self, now: Duration) -> u64 {
+        let (low, high) = self.resident_percent;
+        let phase = (now.as_millis() % TIDE.as_millis()) as u64 * 200 / TIDE.as_millis() as u64;
+        let risen = phase.min(200 - phase);
+        self.memory_bytes / 10_000 * (low * 100 + (high - low) * risen)
+    }
 }
 
 impl Default for Hardware {
@@ -30,6 +45,7 @@ impl Default for Hardware {
             memory_bytes: 1 << 30,
             disk_us_max: 5_000,
             clock: SimClock::default(),
+            resident_percent: (12, 12),
         }
     }
 }
@@ -76,7 +92,7 @@ impl Machine for SimMachine {
         self.hardware.memory_bytes
     }
     fn resident_bytes(&self) -> u64 {
-        self.hardware.memory_bytes / 8
+        self.hardware.resident_bytes(clock::now())
     }
     fn host_name(&self) -> String {
         self.name.clone()

@@ -187,10 +187,13 @@ fn flip_bits(make: &str, row_group_rows: &str, flips: u32, seed: u64) {
     let answers = queries.map(|query| bench.sql(query));
     let mut random = Random(seed);
     let mut errors = 0;
-    for _ in 0..flips {
+    // Anywhere, and the length of the footer at its highest bits.
+    let mut changes: Vec<(usize, u64)> = (0..flips)
+        .map(|_| (random.below(whole.len() as u64) as usize, random.below(8)))
+        .collect();
+    changes.extend((5..8).map(|from_end| (whole.len() - from_end, 7)));
+    for (place, bit) in changes {
         let mut body = whole.clone();
-        let place = random.below(body.len() as u64) as usize;
-        let bit = random.below(8);
         body[place] ^= 1 << bit;
         std::fs::write(&cell, &body).expect("a changed cell");
         for (query, answer) in queries.iter().zip(&answers) {

@@ -18,13 +18,16 @@ const WARM_SHARE: u32 = 20;
 const REQUESTS: u32 = 10;
 const LEAST: Duration = Duration::from_millis(4);
 const LEAST_MAX: Duration = Duration::from_millis(20);
-const WORKING: Duration = Duration::from_secs(1);
-const WARM_MAX: Duration = Duration::from_secs(5);
-const COLD: Duration = Duration::from_secs(20);
+/// A bee may come free at any moment.
+const OCCUPIED_LEAST: Duration = Duration::from_millis(250);
+const WARM_MAX: Duration = Duration::from_secs(1);
+const COLD: Duration = Duration::from_secs(10);
 /// Queries are listed so often, by a swarm of so many nodes; a larger one lists as often all together.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_NODES: u32 = 8;
-const LIST_COLD: Duration = Duration::from_secs(60);
+const LIST_WARM_MAX: Duration = Duration::from_secs(60);
+/// Whoever is at rest lists hardly ever: a bell that was lost is heard with the next one.
+const LIST_COLD: Duration = Duration::from_secs(300);
 
 /// Of a plain way, for experiments.
 const DOUBLING_LEAST: Duration = Duration::from_secs(1);
@@ -45,8 +48,8 @@ pub enum Listening {
 pub struct Heard {
     /// How long ago the last sign of a query was, if there was one.
     pub quiet: Option<Duration>,
-    /// It works on a query, its own or another node's.
-    pub is_working: bool,
+    /// All its bees work on queries that it knows.
+    pub is_occupied: bool,
     /// What a request to the meadow takes.
     pub request: Option<Duration>,
     /// Nodes of the swarm that are alive.
@@ -74,9 +77,12 @@ pub fn plan_look(listening: Listening, heard: &Heard) -> Duration {
             quiet.clamp(DOUBLING_LEAST, most.max(DOUBLING_LEAST))
         }
         (Listening::Fading, None) => COLD,
-        (Listening::Fading, Some(_)) if heard.is_working => WORKING,
         (Listening::Fading, Some(quiet)) => {
-            (quiet / WARM_SHARE).clamp(least_pause(heard.request), WARM_MAX)
+            let least = match heard.is_occupied {
+                true => OCCUPIED_LEAST,
+                false => least_pause(heard.request),
+            };
+            (quiet / WARM_SHARE).clamp(least, WARM_MAX)
         }
     }
 }
@@ -87,7 +93,7 @@ pub fn plan_list(heard: &Heard) -> Duration {
         .unwrap_or(u32::MAX)
         .max(LIST_NODES);
     match heard.warm() {
-        Some(_) => (LIST_WARM * nodes / LIST_NODES).min(LIST_COLD),
+        Some(_) => (LIST_WARM * nodes / LIST_NODES).min(LIST_WARM_MAX),
         None => LIST_COLD,
     }
 }
@@ -117,19 +123,21 @@ mod tests {
             last = pause;
         }
         assert_eq!(look(&quiet(0)), LEAST_MAX);
-        assert_eq!(look(&quiet(40)), Duration::from_secs(2));
+        assert_eq!(look(&quiet(10)), Duration::from_millis(500));
         assert_eq!(look(&quiet(299)), WARM_MAX);
         assert_eq!(look(&quiet(300)), COLD);
         assert_eq!(look(&Heard::default()), COLD, "it never heard of one");
     }
 
     #[test]
-    fn a_node_that_works_looks_once_in_a_second() {
-        let working = Heard {
-            is_working: true,
-            ..quiet(0)
-        };
-        assert_eq!(plan_look(Listening::Fading, &working), WORKING);
+    fn a_node_without_an_idle_bee_looks_less_often() {
+        for (seconds, pause) in [(0, OCCUPIED_LEAST), (10, Duration::from_millis(500))] {
+            let occupied = Heard {
+                is_occupied: true,
+                ..quiet(seconds)
+            };
+            assert_eq!(plan_look(Listening::Fading, &occupied), pause);
+        }
     }
 
     #[test]
@@ -143,7 +151,7 @@ mod tests {
         assert_eq!(list(0, 1), LIST_WARM);
         assert_eq!(list(8, 1), LIST_WARM);
         assert_eq!(list(16, 1), LIST_WARM * 2);
-        assert_eq!(list(200, 1), LIST_COLD);
+        assert_eq!(list(200, 1), LIST_WARM_MAX);
         assert_eq!(list(1, 400), LIST_COLD);
     }
 

@@ -1,7 +1,7 @@
 //! Temperature: how loaded a node is, and what that regulates.
 //!
 //! `0.4 busy bees + 0.4 memory pressure + 0.2 queue pressure`, each in 0..1. Pure: the caller
-//! measures and acts. Thresholds carry a small jitter per node, so that a swarm does not oscillate.
+//! measures and acts. Thresholds are the same on all nodes: a jitter did not keep a swarm calmer.
 //!
 //! Invariants: a temperature is in 0..=1 and grows with each of its parts; thresholds keep their
 //! order whatever the jitter.
@@ -17,7 +17,7 @@ pub const QUEUE_PER_BEE_MAX: usize = 256;
 /// How long a new write waits on a hot node before it fails.
 pub const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Half-width of the jitter on each threshold.
+/// Half-width of the jitter on each threshold, in experiments.
 const JITTER: f64 = 0.02;
 
 /// What is measured.
@@ -98,7 +98,7 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// One node's thresholds: each moved by up to ± 0.02, drawn from the host's entropy.
+    /// Of an experiment, one node's: each moved by up to ± 0.02, drawn from the host's entropy.
     pub fn jittered(random: [u8; 4]) -> Self {
         let moved = |at: f64, byte: u8| at + (f64::from(byte) / 255.0 * 2.0 - 1.0) * JITTER;
         let plain = Self::default();

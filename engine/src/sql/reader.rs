@@ -28,7 +28,10 @@ use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{
+    FooterTail, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -234,6 +237,10 @@ impl CellReader {
         };
         let mut range = size_bytes - tail..size_bytes;
         let mut bytes = self.read_one(range.clone()).await?;
+        // The decoder takes the length that a footer gives from the size without a look at it.
+        if footer_bytes(&bytes).is_some_and(|footer| footer > size_bytes) {
+            return Err(self.corrupt("its footer would be larger than it"));
+        }
         let metadata = loop {
             let mut decoder = self.decoder(PageIndexPolicy::Skip, &range, &bytes)?;
             match decoder.try_decode().map_err(|error| self.corrupt(error))? {
@@ -358,6 +365,13 @@ impl CellReader {
         let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
         slices.ok_or_else(|| self.corrupt("its footer points beyond its end"))
     }
+}
+
+/// How long the footer at the end of these bytes says that it is, with its own length and mark.
+fn footer_bytes(bytes: &[u8]) -> Option<u64> {
+    let tail: [u8; FOOTER_SIZE] = *bytes.last_chunk()?;
+    let tail = FooterTail::try_new(&tail).ok()?;
+    Some((tail.metadata_length() + FOOTER_SIZE) as u64)
 }
 
 fn external(error: Error) -> ParquetError {

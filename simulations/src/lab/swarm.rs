@@ -39,11 +39,11 @@ pub fn board(world: &mut World, cores: usize) -> Hardware {
     Hardware {
         cores,
         memory_bytes: (cores as u64) << 27,
-        disk_us_max: 5_000,
         clock: SimClock {
             offset_ms: world.rng.below(10_000) as i64 - 5_000,
             drift_ppm: 0,
         },
+        ..Hardware::default()
     }
 }
 

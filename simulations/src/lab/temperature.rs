@@ -1,28 +1,32 @@
-//! Thresholds of temperature that differ a little from node to node, against the same on all. Every node
-//! asks several questions at once, so that all are warm together: whoever is warm takes no work of
-//! others, and all could cool and warm in step.
+//! Thresholds of temperature that differ a little from node to node, against the same on all. Whoever is
+//! warm takes no work of others; so that all cool and warm in step, every node asks several questions at
+//! once and the memory of all rises and falls together. Only a node of many bees can be warm with one idle.
 
 use super::stealing::Met;
 use super::swarm::{Requests, SETTLED_AFTER, Swarm, board, prepare};
 use super::table::{self, Options, measure};
 use super::tables::{CUSTOMER, ORDERS, Q1, Q3, Q6, Query};
+use crate::host::Hardware;
 use crate::world::World;
 use apiary_engine::settings::Settings;
 use std::io;
 use std::time::Duration;
 
 const SCENARIO: &str = "lab-temperature";
+const CORES: usize = 8;
+const RESIDENT_PERCENT: (u64, u64) = (75, 100);
 /// Questions that each node asks at once.
 const QUESTIONS: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(500);
 
 pub fn run(world: &mut World) -> Result<(), String> {
     let nodes = world.parameter("nodes", 10);
-    world.laboratory.has_same_thresholds = world.parameter("same", 0) == 1;
+    world.laboratory.has_own_thresholds = world.parameter("own", 0) == 1;
     let cells = world.parameter("cells", 128);
     let (tables, _) = prepare(world, cells, &[&Q1, &Q6, &Q3, &ORDERS, &CUSTOMER])?;
-    let mut swarm = Swarm::start(world, nodes, &Settings::default(), |world, _| {
-        board(world, 2)
+    let mut swarm = Swarm::start(world, nodes, &Settings::default(), |world, _| Hardware {
+        resident_percent: RESIDENT_PERCENT,
+        ..board(world, CORES)
     })?;
     swarm.live(world, SETTLED_AFTER);
     for query in [&ORDERS, &CUSTOMER, &Q6] {
@@ -76,8 +80,8 @@ pub fn table(options: &Options) -> io::Result<bool> {
         "PUT and LIST",
     ]);
     for nodes in &options.nodes {
-        for (same, name) in [(0, "each node its own"), (1, "the same")] {
-            let parameters = [("nodes", *nodes), ("same", same)];
+        for (own, name) in [(0, "ours: the same"), (1, "each node its own")] {
+            let parameters = [("nodes", *nodes), ("own", own)];
             let Some(measured) = measure(SCENARIO, &parameters, options)? else {
                 is_well = false;
                 continue;

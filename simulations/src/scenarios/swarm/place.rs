@@ -81,6 +81,7 @@ impl Place {
             memory_bytes,
             disk_us_max: rng.between(100, 20_000),
             clock,
+            ..Hardware::default()
         };
         let settings = Settings {
             bees: None,
