@@ -109,7 +109,7 @@ pub enum Outcome {
     Rows {
         /// The chunks are in the object `data/{stage}-{task}-{id}`, not behind this index.
         apart: bool,
-        partitions: Vec<Partition>,
+        partitions: Partitions,
     },
     /// Cells of a write, in the frame's location and in no ledger yet.
     Cells(Cells),
@@ -130,20 +130,94 @@ pub struct Cells {
     pub warnings: Vec<String>,
 }
 
-/// One partition of an output: an Arrow IPC stream in chunks, each a stream of its own.
+/// The partitions of an output. Each is an Arrow IPC stream in chunks, which are streams of their own.
+///
+/// Flat, because a node of a large swarm has the indexes of hundreds of outputs in memory, each of
+/// hundreds of partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partition {
-    pub rows: u64,
-    pub chunks: Vec<Chunk>,
+pub struct Partitions {
+    /// By partition: how many chunks there are up to its end.
+    ends: Vec<u32>,
+    chunks: Vec<Chunk>,
 }
 
+impl FromIterator<Vec<Chunk>> for Partitions {
+    fn from_iter<I: IntoIterator<Item = Vec<Chunk>>>(partitions: I) -> Self {
+        let mut flat = Self::default();
+        for chunks in partitions {
+            flat.chunks.extend(chunks);
+            // More than four thousand million chunks are in no memory.
+            flat.ends.push(flat.chunks.len() as u32);
+        }
+        flat
+    }
+}
+
+impl Partitions {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The chunks of one of them.
+    pub fn get(&self, partition: usize) -> Option<&[Chunk]> {
+        let end = *self.ends.get(partition)? as usize;
+        let start = match partition {
+            0 => 0,
+            _ => self.ends[partition - 1] as usize,
+        };
+        self.chunks.get(start..end)
+    }
+
+    /// Chunks lie one behind the other, without a gap; a reader can trust sums of their lengths.
+    fn check(&self) -> Check {
+        if self.ends.len() > PARTITIONS_MAX {
+            return Err(format!("an output of {} partitions", self.ends.len()));
+        }
+        let last = self.ends.last().map_or(0, |end| *end as usize);
+        if !self.ends.is_sorted() || last != self.chunks.len() {
+            return Err(format!("{} chunks of no partition", self.chunks.len()));
+        }
+        let mut chunks: Vec<&Chunk> = self.chunks.iter().collect();
+        chunks.sort_by_key(|chunk| chunk.offset);
+        let mut end = 0_u64;
+        for chunk in chunks {
+            if chunk.offset != end || chunk.length == 0 {
+                return Err(format!("a chunk at {}, not at {end}", chunk.offset));
+            }
+            end = end
+                .checked_add(chunk.length)
+                .ok_or("chunks longer than any object")?;
+        }
+        Ok(())
+    }
+}
+
+/// In an object without the names of its fields, for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64, u32)", into = "(u64, u64, u32)")]
 pub struct Chunk {
     /// From the first byte of the chunks.
     pub offset: u64,
     pub length: u64,
     /// CRC-32 (IEEE) of its bytes.
     pub crc32: u32,
+}
+
+impl From<(u64, u64, u32)> for Chunk {
+    fn from((offset, length, crc32): (u64, u64, u32)) -> Self {
+        Self {
+            offset,
+            length,
+            crc32,
+        }
+    }
+}
+
+impl From<Chunk> for (u64, u64, u32) {
+    fn from(chunk: Chunk) -> Self {
+        (chunk.offset, chunk.length, chunk.crc32)
+    }
 }
 
 /// What an attempt took, for EXPLAIN ANALYZE.
@@ -344,30 +418,12 @@ impl Claim {
 }
 
 impl Output {
-    /// Chunks lie one behind the other, without a gap; a reader can trust sums of their lengths.
     fn check(&self) -> Check {
         text("the bee's name", &self.bee)?;
         match &self.outcome {
             Outcome::Failed(error) => text("the error", &error.message),
             Outcome::Cells(cells) => cells.check(),
-            Outcome::Rows { partitions, .. } => {
-                if partitions.len() > PARTITIONS_MAX {
-                    return Err(format!("an output of {} partitions", partitions.len()));
-                }
-                let mut chunks: Vec<&Chunk> =
-                    partitions.iter().flat_map(|part| &part.chunks).collect();
-                chunks.sort_by_key(|chunk| chunk.offset);
-                let mut end = 0_u64;
-                for chunk in chunks {
-                    if chunk.offset != end || chunk.length == 0 {
-                        return Err(format!("a chunk at {}, not at {end}", chunk.offset));
-                    }
-                    end = end
-                        .checked_add(chunk.length)
-                        .ok_or("chunks longer than any object")?;
-                }
-                Ok(())
-            }
+            Outcome::Rows { partitions, .. } => partitions.check(),
         }
     }
 
@@ -375,11 +431,9 @@ impl Output {
     pub fn data_bytes(&self) -> u64 {
         match &self.outcome {
             Outcome::Failed(_) | Outcome::Cells(_) => 0,
-            Outcome::Rows { partitions, .. } => partitions
-                .iter()
-                .flat_map(|part| &part.chunks)
-                .map(|chunk| chunk.length)
-                .sum(),
+            Outcome::Rows { partitions, .. } => {
+                partitions.chunks.iter().map(|chunk| chunk.length).sum()
+            }
         }
     }
 }

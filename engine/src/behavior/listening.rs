@@ -24,10 +24,12 @@ const WARM_MAX: Duration = Duration::from_secs(1);
 const COLD: Duration = Duration::from_secs(10);
 /// Queries are listed so often, by a swarm of so many nodes; a larger one lists as often all together.
 const LIST_WARM: Duration = Duration::from_secs(10);
-const LIST_NODES: u32 = 8;
+const LIST_WARM_NODES: u32 = 8;
 const LIST_WARM_MAX: Duration = Duration::from_secs(60);
-/// Whoever is at rest lists hardly ever: a bell that was lost is heard with the next one.
-const LIST_COLD: Duration = Duration::from_secs(300);
+/// The same at rest: somebody finds what a coordinator left that died, and of whom nobody else knows.
+const LIST_COLD: Duration = Duration::from_secs(60);
+const LIST_COLD_NODES: u32 = 2;
+const LIST_COLD_MAX: Duration = Duration::from_secs(300);
 
 /// Of a plain way, for experiments.
 const DOUBLING_LEAST: Duration = Duration::from_secs(1);
@@ -89,13 +91,12 @@ pub fn plan_look(listening: Listening, heard: &Heard) -> Duration {
 
 /// How old the last list of queries may be.
 pub fn plan_list(heard: &Heard) -> Duration {
-    let nodes = u32::try_from(heard.nodes)
-        .unwrap_or(u32::MAX)
-        .max(LIST_NODES);
-    match heard.warm() {
-        Some(_) => (LIST_WARM * nodes / LIST_NODES).min(LIST_WARM_MAX),
-        None => LIST_COLD,
-    }
+    let (pause, of, most) = match heard.warm() {
+        Some(_) => (LIST_WARM, LIST_WARM_NODES, LIST_WARM_MAX),
+        None => (LIST_COLD, LIST_COLD_NODES, LIST_COLD_MAX),
+    };
+    let nodes = u32::try_from(heard.nodes).unwrap_or(u32::MAX).max(of);
+    (pause / of).saturating_mul(nodes).min(most)
 }
 
 #[cfg(test)]
@@ -152,7 +153,9 @@ mod tests {
         assert_eq!(list(8, 1), LIST_WARM);
         assert_eq!(list(16, 1), LIST_WARM * 2);
         assert_eq!(list(200, 1), LIST_WARM_MAX);
-        assert_eq!(list(1, 400), LIST_COLD);
+        for (nodes, seconds) in [(1, 60), (2, 60), (3, 90), (8, 240), (200, 300)] {
+            assert_eq!(list(nodes, 400), Duration::from_secs(seconds));
+        }
     }
 
     #[test]

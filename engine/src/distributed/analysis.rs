@@ -293,7 +293,7 @@ fn failure_line(failure: &Failure, names: &BTreeMap<NodeId, String>) -> String {
 mod tests {
     use super::*;
     use apiary_protocol::ids::AttemptId;
-    use apiary_protocol::query::{ErrorClass, Outcome, TaskError};
+    use apiary_protocol::query::{ErrorClass, Outcome, Partitions, TaskError};
 
     fn analysed(inputs: &[&[u32]], head: &[u32]) -> Analysed {
         let stages = inputs
@@ -354,7 +354,7 @@ mod tests {
             facts,
             outcome: Outcome::Rows {
                 apart: false,
-                partitions: vec![],
+                partitions: Partitions::default(),
             },
         };
         let failure = Failure {

@@ -9,7 +9,7 @@ use crate::store::Meadow;
 use apiary_protocol::ids::{AttemptId, NodeId, QueryId};
 use apiary_protocol::keys;
 use apiary_protocol::planted;
-use apiary_protocol::query::{Chunk, Outcome, Output, Partition, TaskFacts, TaskKey};
+use apiary_protocol::query::{Chunk, Outcome, Output, TaskFacts, TaskKey};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
@@ -92,7 +92,7 @@ impl StoredOutput {
         );
         let outcome = Outcome::Rows {
             apart: false,
-            partitions: vec![Partition::default(); 64],
+            partitions: vec![Vec::new(); 64].into_iter().collect(),
         };
         let output = Output {
             query,
@@ -128,10 +128,10 @@ impl StoredOutput {
             Outcome::Failed(error) => Err(super::local_error(error)),
             Outcome::Cells(_) => Err(Error::corrupt(&self.key, "it is of cells and not of rows")),
             Outcome::Rows { partitions, .. } => match partitions.get(partition) {
-                Some(found) => Ok(found.chunks.clone()),
+                Some(chunks) => Ok(chunks.to_vec()),
                 None => Err(Error::corrupt(
                     &self.key,
-                    format!("it has {} partitions, not {partition}", partitions.len()),
+                    format!("it has {} partitions, not {partition}", partitions.count()),
                 )),
             },
         }

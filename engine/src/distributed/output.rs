@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::store::{Created, Meadow};
 use apiary_protocol::ids::{AttemptId, QueryId};
 use apiary_protocol::keys;
-use apiary_protocol::query::{Cells, Chunk, Failure, Outcome, Output, Partition, TaskKey};
+use apiary_protocol::query::{Cells, Chunk, Failure, Outcome, Output, Partitions, TaskKey};
 use arrow::array::{
     Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions,
 };
@@ -168,7 +168,7 @@ impl Sink {
     }
 
     /// All partitions are in.
-    pub(super) async fn finish(&self, partitions: Vec<Partition>) -> Result<Made> {
+    pub(super) async fn finish(&self, partitions: Partitions) -> Result<Made> {
         let state = std::mem::take(&mut *self.state.lock().await);
         let apart = state.upload.is_some();
         if let Some(upload) = state.upload {
@@ -190,7 +190,7 @@ pub(super) struct PartitionWriter {
     schema: SchemaRef,
     chunk_bytes: usize,
     writer: Option<StreamWriter<Vec<u8>>>,
-    partition: Partition,
+    chunks: Vec<Chunk>,
 }
 
 impl PartitionWriter {
@@ -200,7 +200,7 @@ impl PartitionWriter {
             schema,
             chunk_bytes,
             writer: None,
-            partition: Partition::default(),
+            chunks: Vec::new(),
         }
     }
 
@@ -208,7 +208,6 @@ impl PartitionWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.partition.rows += batch.num_rows() as u64;
         let batch = compact(batch)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -223,17 +222,15 @@ impl PartitionWriter {
         Ok(())
     }
 
-    pub(super) async fn finish(mut self) -> Result<Partition> {
+    pub(super) async fn finish(mut self) -> Result<Vec<Chunk>> {
         self.flush().await?;
-        Ok(self.partition)
+        Ok(self.chunks)
     }
 
     async fn flush(&mut self) -> Result<()> {
         if let Some(writer) = self.writer.take() {
             let bytes = writer.into_inner().map_err(unwritable)?;
-            self.partition
-                .chunks
-                .push(self.sink.push(Bytes::from(bytes)).await?);
+            self.chunks.push(self.sink.push(Bytes::from(bytes)).await?);
         }
         Ok(())
     }

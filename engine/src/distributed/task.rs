@@ -9,7 +9,7 @@ use crate::behavior::abandonment::{SpillingJoins, Strategy};
 use crate::error::{Error, Result};
 use crate::sql::{self, CacheTotals, Environment};
 use apiary_protocol::ids::QueryId;
-use apiary_protocol::query::{Partition, TaskKey};
+use apiary_protocol::query::{Chunk, TaskKey};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
@@ -159,7 +159,7 @@ async fn store_rows(
         let stored = Arc::clone(stored_rows);
         running.spawn(async move { (partition, store(rows, writer, &stored).await) });
     }
-    let mut stored = vec![Partition::default(); partitions];
+    let mut stored = vec![Vec::new(); partitions];
     while let Some(ended) = running.join_next().await {
         let (partition, result) = ended.map_err(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -167,7 +167,7 @@ async fn store_rows(
         })?;
         stored[partition] = result?;
     }
-    sink.finish(stored).await
+    sink.finish(stored.into_iter().collect()).await
 }
 
 /// A part of a cut plan out of its bytes, to be run once: in the session of the planning node, over
@@ -195,7 +195,7 @@ async fn store(
     mut rows: SendableRecordBatchStream,
     mut writer: PartitionWriter,
     progress: &AtomicU64,
-) -> Result<Partition> {
+) -> Result<Vec<Chunk>> {
     while let Some(batch) = rows.try_next().await? {
         writer.write(&batch).await?;
         progress.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);

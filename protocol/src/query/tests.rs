@@ -41,10 +41,7 @@ fn output(chunks: &[(u64, u64)]) -> Output {
         facts: TaskFacts::default(),
         outcome: Outcome::Rows {
             apart: false,
-            partitions: vec![Partition {
-                rows: 1,
-                chunks: chunks.iter().map(chunk).collect(),
-            }],
+            partitions: std::iter::once(chunks.iter().map(chunk).collect()).collect(),
         },
     }
 }
