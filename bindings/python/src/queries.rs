@@ -9,8 +9,7 @@ use crate::rows::Rows;
 use crate::types::plain;
 use crate::wait::{Meter, Watch, droppable, duration, outcome};
 use apiary::arrow::datatypes::{DataType, Schema};
-use apiary::{Answer, Apiary, Error, QueryOptions, ReadOptions, Session};
-use futures::TryStreamExt;
+use apiary::{Error, QueryOptions, ReadOptions};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::PoisonError;
@@ -34,7 +33,8 @@ pub fn sql<'py>(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    let run = run(inner.apiary.clone(), statements, session, options);
+    let apiary = inner.apiary.clone();
+    let run = async move { apiary.execute_all(statements, &session, options).await };
     let answer = outcome(py, &inner.apiary, &watch, run)?;
     let session = answer.session().clone();
     *inner.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
@@ -88,34 +88,6 @@ fn options(py: Python<'_>, watch: &Watch, timeout: Option<f64>) -> PyResult<Quer
         cancel: Some(watch.cancel.clone()),
         presented: Some(plain),
     })
-}
-
-/// Runs statements one after the other; gives the answer of the last one.
-async fn run(
-    apiary: Apiary,
-    statements: Vec<apiary::Statement>,
-    mut session: Session,
-    options: QueryOptions,
-) -> Result<Answer, Error> {
-    let cancel = options.cancel.clone().unwrap_or_default();
-    let count = statements.len();
-    for (index, statement) in statements.into_iter().enumerate() {
-        let mut answer = apiary.execute(statement, &session, options.clone()).await?;
-        if index + 1 == count {
-            return Ok(answer);
-        }
-        let drained = async {
-            while answer.try_next().await?.is_some() {}
-            Ok::<_, Error>(())
-        };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-            drained = drained => drained?,
-        }
-        session = answer.session().clone();
-    }
-    Err(Error::rejected("there is no SQL statement in the text"))
 }
 
 /// Equality with texts, in the types of the columns.

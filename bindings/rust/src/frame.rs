@@ -5,6 +5,7 @@ use crate::node::Apiary;
 use apiary_actors::{QueryOptions, WriteOptions, WriteReport};
 use apiary_engine::catalog::FrameEntry;
 use apiary_engine::ledger::{Cell, Snapshot};
+use apiary_engine::sql::parse;
 use apiary_engine::{Error, Result};
 use apiary_protocol::keys;
 use apiary_protocol::names::FrameName;
@@ -206,8 +207,12 @@ impl Frame {
             text = format!("{text} WHERE ({filter}\n)");
         }
         let session = self.apiary.session();
+        let mut statements = parse(&text)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(Error::rejected("the filter is more than one predicate"));
+        };
         let query = options.query.clone();
-        self.apiary.run_all(&text, &session, query).await
+        self.apiary.execute(statement, &session, query).await
     }
 
     async fn snapshot(&self) -> Result<(FrameEntry, Arc<Snapshot>)> {

@@ -168,24 +168,34 @@ impl Apiary {
 
     /// [`Apiary::sql`] in a session of the caller's: [`Answer::session`] is what the statements left.
     pub async fn sql_with(&self, text: &str, session: &Session) -> Result<Answer> {
-        self.run_all(text, session, QueryOptions::default()).await
+        let options = QueryOptions::default();
+        self.execute_all(parse(text)?, session, options).await
     }
 
-    /// `options` are those of every statement.
-    pub(crate) async fn run_all(
+    /// Runs statements that [`parse`] gave one after the other, with the same options; gives the answer of
+    /// the last one.
+    pub async fn execute_all(
         &self,
-        text: &str,
+        mut statements: Vec<Statement>,
         session: &Session,
         options: QueryOptions,
     ) -> Result<Answer> {
-        let mut statements = parse(text)?;
         let Some(last) = statements.pop() else {
             return Err(Error::rejected("there is no SQL statement in the text"));
         };
+        let cancel = options.cancel.clone().unwrap_or_default();
         let mut session = session.clone();
         for statement in statements {
             let mut answer = self.execute(statement, &session, options.clone()).await?;
-            while answer.try_next().await?.is_some() {}
+            let drained = async {
+                while answer.try_next().await?.is_some() {}
+                Ok::<_, Error>(())
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+                drained = drained => drained?,
+            }
             session = answer.session().clone();
         }
         self.execute(last, &session, options).await

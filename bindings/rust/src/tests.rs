@@ -151,6 +151,12 @@ fn frames_are_made_written_overwritten_read_and_dropped_as_objects() {
             .await
             .unwrap();
         assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+        let several = ReadOptions {
+            filter: Some("true); DROP TABLE t; SELECT (1".into()),
+            ..ReadOptions::default()
+        };
+        let refused = frame.read_with(&several).await.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("one predicate"), "{refused}");
         frame
             .overwrite(stream::iter([Ok::<_, Error>(batch(&[9]))]))
             .await
