@@ -21,7 +21,7 @@ const LEAST_MAX: Duration = Duration::from_millis(20);
 /// A bee may come free at any moment.
 const OCCUPIED_LEAST: Duration = Duration::from_millis(250);
 const WARM_MAX: Duration = Duration::from_secs(1);
-const COLD: Duration = Duration::from_secs(10);
+const COLD: Duration = Duration::from_secs(20);
 /// Queries are listed so often, by a swarm of so many nodes; a larger one lists as often all together.
 const LIST_WARM: Duration = Duration::from_secs(10);
 const LIST_WARM_NODES: u32 = 8;

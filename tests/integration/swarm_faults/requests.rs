@@ -6,9 +6,8 @@ use apiary_tests::{Logged, Node, Outcome};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The first minutes may be busier, and the first half of a minute is: everybody keeps house at once.
+/// The first minutes may be busier.
 const SETTLED: Duration = Duration::from_secs(300);
-const STARTING: Duration = Duration::from_secs(30);
 
 /// What a request is for: the kind, and the first parts of the key.
 fn purpose(logged: &Logged) -> String {
@@ -32,7 +31,6 @@ fn an_idle_swarm_of_three_makes_at_most_twenty_requests_a_minute_and_node() {
     with_frame(&ground);
     let names = ["a", "b", "c"];
     let nodes = names.map(|name| ground.start(name));
-    std::thread::sleep(STARTING);
     let began_at = ground.proxy().now();
     let minutes = number("APIARY_TEST_MINUTES", 1);
     std::thread::sleep(Duration::from_secs(60 * minutes));
@@ -67,7 +65,7 @@ fn queries_that_were_over_before_others_heard_of_them_are_not_looked_for_again_a
     let ground = Ground::bucket(0);
     with_frame(&ground);
     let nodes = [ground.start("a"), ground.start("b")];
-    // Nodes at rest hear the bell every 10 seconds.
+    // Nodes at rest hear the bell every 20 seconds.
     let from = ground.proxy().now();
     for _ in 0..QUERIES {
         ground.share(SUMS).finish().success();
