@@ -346,9 +346,10 @@ impl State {
         let (now, view) = (self.now(), self.with.swarm.view());
         let members = view.members.iter();
         let alive = members.filter(|member| member.state == NodeState::Alive);
+        let running: usize = self.queries.values().map(Tracked::running).sum();
         Heard {
             quiet: self.active_at.map(|at| now.saturating_sub(at)),
-            is_occupied: !self.queries.is_empty() && self.idle_bees == 0 && !self.awaits_plan(now),
+            is_occupied: running >= self.with.chambers.division().bees && !self.awaits_plan(now),
             request: view.request,
             nodes: alive.count() + 1,
         }

@@ -18,8 +18,9 @@ const WARM_SHARE: u32 = 20;
 const REQUESTS: u32 = 10;
 const LEAST: Duration = Duration::from_millis(4);
 const LEAST_MAX: Duration = Duration::from_millis(20);
-/// A bee may come free at any moment.
-const OCCUPIED_LEAST: Duration = Duration::from_millis(250);
+/// The same for a node that could begin nothing: a bee may come free at any moment.
+const OCCUPIED_REQUESTS: u32 = 100;
+const OCCUPIED_MAX: Duration = Duration::from_millis(250);
 const WARM_MAX: Duration = Duration::from_secs(1);
 const COLD: Duration = Duration::from_secs(20);
 /// Queries are listed so often, by a swarm of so many nodes; a larger one lists as often all together.
@@ -70,6 +71,11 @@ pub fn least_pause(request: Option<Duration>) -> Duration {
     pause.clamp(LEAST, LEAST_MAX)
 }
 
+fn occupied_pause(request: Option<Duration>) -> Duration {
+    let pause = request.map_or(OCCUPIED_MAX, |request| request * OCCUPIED_REQUESTS);
+    pause.clamp(least_pause(request), OCCUPIED_MAX)
+}
+
 /// Until the next look at the bell.
 pub fn plan_look(listening: Listening, heard: &Heard) -> Duration {
     match (listening, heard.warm()) {
@@ -81,7 +87,7 @@ pub fn plan_look(listening: Listening, heard: &Heard) -> Duration {
         (Listening::Fading, None) => COLD,
         (Listening::Fading, Some(quiet)) => {
             let least = match heard.is_occupied {
-                true => OCCUPIED_LEAST,
+                true => occupied_pause(heard.request),
                 false => least_pause(heard.request),
             };
             (quiet / WARM_SHARE).clamp(least, WARM_MAX)
@@ -132,13 +138,20 @@ mod tests {
 
     #[test]
     fn a_node_without_an_idle_bee_looks_less_often() {
-        for (seconds, pause) in [(0, OCCUPIED_LEAST), (10, Duration::from_millis(500))] {
+        for (seconds, pause) in [(0, OCCUPIED_MAX), (10, Duration::from_millis(500))] {
             let occupied = Heard {
                 is_occupied: true,
                 ..quiet(seconds)
             };
             assert_eq!(plan_look(Listening::Fading, &occupied), pause);
         }
+        let on_a_disk = Heard {
+            is_occupied: true,
+            request: Some(Duration::from_micros(100)),
+            ..quiet(0)
+        };
+        let pause = plan_look(Listening::Fading, &on_a_disk);
+        assert_eq!(pause, Duration::from_millis(10));
     }
 
     #[test]
