@@ -656,7 +656,8 @@ impl State {
         match result {
             Ok(Ok(Round {
                 found,
-                looked,
+                missed,
+                is_late,
                 is_over,
                 idle_bees,
             })) => {
@@ -664,7 +665,7 @@ impl State {
                 if is_over && !tracked.is_mine() {
                     return self.leave(myself, query);
                 }
-                tracked.found(now, found, &looked);
+                tracked.found(now, found, &missed, is_late);
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, %query, "the state of a query cannot be read");

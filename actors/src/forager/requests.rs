@@ -15,7 +15,7 @@ use apiary_protocol::planted;
 use apiary_protocol::query::{BELL_QUERIES_MAX, Bell, End, EndReason, QueryPlan, TaskKey};
 use bytes::Bytes;
 use futures::StreamExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +24,16 @@ use std::time::Duration;
 const OUTPUTS_ONE_BY_ONE: usize = 12;
 pub(super) const OUTPUTS_FIRST: usize = 2;
 /// Outputs that are read at once, and bytes of them.
-const OUTPUTS_AT_ONCE: u64 = 16;
+const OUTPUTS_AT_ONCE: u64 = 64;
 const OUTPUT_BYTES_AT_ONCE: u64 = 16 << 20;
 const DELETES_AT_ONCE: usize = 16;
+/// How long a round waits for outputs, for each that is asked for after another: so many times what a
+/// request takes, at least, and where that is not known. The slowest of many reads of a bucket takes
+/// seconds; whoever asks again waits for the faster of two. Twice as long each time, for a slow line.
+const LATE_REQUESTS: u32 = 3;
+const LATE_LEAST: Duration = Duration::from_millis(300);
+const LATE_UNKNOWN: Duration = Duration::from_secs(1);
+const LATE_DOUBLINGS: u32 = 8;
 /// How long the heartbeat of a coordinator may be missing.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -112,6 +119,8 @@ pub(super) struct RoundPlan {
     pub(super) read: Vec<(TaskKey, bool)>,
     /// Outputs of which it is enough to know that they are there.
     pub(super) only_there: Vec<TaskKey>,
+    /// How many rounds before this one ended with outputs that were still on their way.
+    pub(super) late_rounds: u32,
     /// Looks whether the query has ended.
     pub(super) end: bool,
     /// Looks whether its plan is still there.
@@ -127,8 +136,10 @@ pub(crate) enum Found {
 
 pub(crate) struct Round {
     pub(super) found: Vec<(TaskKey, Found)>,
-    /// Those that were looked for: what was not found of them was not there.
-    pub(super) looked: Vec<TaskKey>,
+    /// Those that were looked for and are not there.
+    pub(super) missed: Vec<TaskKey>,
+    /// Others were still on their way.
+    pub(super) is_late: bool,
     pub(super) is_over: bool,
     /// Bees of this node that could take a task of somebody else: none while it is warm.
     pub(super) idle_bees: usize,
@@ -149,7 +160,9 @@ pub(super) async fn round(
     } = plan;
     let keys_read = read.iter().map(|(key, _)| *key);
     let mut looked: Vec<TaskKey> = keys_read.chain(only_there.iter().copied()).collect();
-    let first = first_read_bytes(&meadow, request);
+    // The more outputs there are, the less is in each.
+    let each = OUTPUT_BYTES_AT_ONCE / looked.len().max(1) as u64;
+    let first = first_read_bytes(&meadow, request, each);
     // A store that is not on this machine is asked once for what is wanted whole.
     let wholes = read.iter().filter(|(_, is_whole)| *is_whole).count();
     let share = OUTPUT_BYTES_AT_ONCE / wholes.max(1) as u64;
@@ -172,6 +185,19 @@ pub(super) async fn round(
         read.retain(|(key, _)| is_there(key));
         only_there.retain(is_there);
     }
+    let keys_read = read.iter().map(|(key, _)| *key);
+    let asked_for: BTreeSet<TaskKey> = keys_read.chain(only_there.iter().copied()).collect();
+    let patience = (!meadow.is_fast()).then(|| {
+        let after_another = asked_for.len().div_ceil(at_once.max(1) as usize).max(1) as u32;
+        let each = request.map_or(LATE_UNKNOWN, |took| (took * LATE_REQUESTS).max(LATE_LEAST));
+        each * after_another * (1 << plan.late_rounds.min(LATE_DOUBLINGS))
+    });
+    let too_late = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
     let asked = only_there.into_iter().map(|key| (key, None));
     let read = read
         .into_iter()
@@ -185,15 +211,17 @@ pub(super) async fn round(
                         let first = if is_whole { whole } else { first };
                         read_output(meadow, query, key, first).await
                     }
-                    (None, true) => return Some((key, Found::There)),
+                    (None, true) => return Some((key, Some(Found::There))),
                     (None, false) => {
                         let there = meadow.has(&keys::query_output(query, key)).await;
-                        return there.unwrap_or(false).then_some((key, Found::There));
+                        return Some((key, there.ok()?.then_some(Found::There)));
                     }
                 };
                 match found {
-                    Ok(found) => found.map(|output| (key, Found::Read(output))),
-                    Err(error @ Error::Corrupt { .. }) => Some((key, Found::Unreadable(error))),
+                    Ok(found) => Some((key, found.map(Found::Read))),
+                    Err(error @ Error::Corrupt { .. }) => {
+                        Some((key, Some(Found::Unreadable(error))))
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "an output cannot be read now");
                         None
@@ -202,17 +230,27 @@ pub(super) async fn round(
             }
         })
         .buffer_unordered(at_once as usize)
-        .filter_map(async |found| found)
-        .collect();
+        .take_until(too_late)
+        .filter_map(async |answer| answer)
+        .collect::<BTreeMap<_, _>>();
     let is_there = async |asked: bool, key: String| match asked {
         true => Ok::<_, Error>(Some(meadow.has(&key).await?)),
         false => Ok(None),
     };
-    let (found, has_end, has_plan) = futures::join!(
+    let (answered, has_end, has_plan) = futures::join!(
         outputs,
         is_there(plan.end, keys::query_end(query)),
         is_there(plan.plan, keys::query_plan(query)),
     );
+    // What a list did not have was not asked for, and is not there either.
+    let is_missed = |key: &TaskKey| match answered.get(key) {
+        Some(found) => found.is_none(),
+        None => !asked_for.contains(key),
+    };
+    looked.retain(is_missed);
+    let is_late = answered.len() < asked_for.len();
+    let found = answered.into_iter();
+    let found = found.filter_map(|(key, found)| Some((key, found?)));
     let view = bees.observe().await?;
     let idle = view.bees.iter().filter(|bee| bee.state == "idle").count();
     Ok(Round {
@@ -220,8 +258,9 @@ pub(super) async fn round(
             true => 0,
             false => idle,
         },
-        found,
-        looked,
+        found: found.collect(),
+        missed: looked,
+        is_late,
         is_over: has_end? == Some(true) || has_plan? == Some(false),
     })
 }

@@ -59,6 +59,8 @@ pub(super) struct Tracked {
     end_asked_at: Duration,
     ends_asked: u32,
     rounds: usize,
+    /// Of the last ones, those that ended with something still on its way.
+    late_rounds: u32,
     began_at: Duration,
     silent_since: Option<Duration>,
 }
@@ -98,6 +100,7 @@ impl Tracked {
             end_asked_at: now,
             ends_asked: 0,
             rounds: 0,
+            late_rounds: 0,
             began_at: now,
             silent_since: None,
         }
@@ -253,12 +256,15 @@ impl Tracked {
         &mut self,
         now: Duration,
         found: Vec<(TaskKey, Found)>,
-        looked: &[TaskKey],
+        missed: &[TaskKey],
+        is_late: bool,
     ) {
-        for key in looked {
-            if !found.iter().any(|(found, _)| found == key) {
-                self.foraging.missed(now, *key);
-            }
+        self.late_rounds = match is_late {
+            true => self.late_rounds.saturating_add(1),
+            false => 0,
+        };
+        for key in missed {
+            self.foraging.missed(now, *key);
         }
         for (key, found) in found {
             self.moved_at = now;
@@ -367,6 +373,7 @@ impl Tracked {
         RoundPlan {
             read: read.iter().map(|key| (*key, is_whole(key))).collect(),
             only_there,
+            late_rounds: self.late_rounds,
             end,
             plan: end && self.ends_asked.is_multiple_of(ENDS_PER_PLAN),
         }

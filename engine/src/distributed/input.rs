@@ -43,14 +43,16 @@ const FIRST_READ_BYTES: u64 = 1 << 20;
 const LINE_BYTES_PER_SECOND: f64 = 125e6;
 
 /// How many bytes of an output are asked for first: as many as come in the time that a second request
-/// takes, when that is known.
-pub fn first_read_bytes(meadow: &Meadow, request: Option<Duration>) -> u64 {
-    match request {
+/// takes, when that is known; no more than `most`, where that is enough for an index.
+pub fn first_read_bytes(meadow: &Meadow, request: Option<Duration>, most: u64) -> u64 {
+    let wanted = match request {
         _ if meadow.is_fast() => FIRST_READ_BYTES_MIN,
         None => FIRST_READ_BYTES,
-        Some(request) => ((request.as_secs_f64() * LINE_BYTES_PER_SECOND) as u64)
-            .clamp(FIRST_READ_BYTES_MIN, FIRST_READ_BYTES_MAX),
-    }
+        Some(request) => (request.as_secs_f64() * LINE_BYTES_PER_SECOND) as u64,
+    };
+    wanted
+        .min(most)
+        .clamp(FIRST_READ_BYTES_MIN, FIRST_READ_BYTES_MAX)
 }
 
 /// An output as far as it was read.
@@ -245,7 +247,7 @@ impl Inputs {
         let cell = Arc::clone(self.outputs.lock().entry(key).or_default());
         let read = || async {
             self.count(0);
-            let first = first_read_bytes(&self.meadow, None);
+            let first = first_read_bytes(&self.meadow, None, u64::MAX);
             let mut found = read_output(&self.meadow, self.query, key, first).await?;
             if planted!(AbsentIsEmpty) && found.is_none() {
                 found = Some(Arc::new(StoredOutput::nothing(self.query, key)));
