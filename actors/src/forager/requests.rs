@@ -33,7 +33,7 @@ const DELETES_AT_ONCE: usize = 16;
 const LATE_REQUESTS: u32 = 3;
 const LATE_LEAST: Duration = Duration::from_millis(300);
 const LATE_UNKNOWN: Duration = Duration::from_secs(1);
-const LATE_DOUBLINGS: u32 = 8;
+pub(super) const LATE_ROUNDS_MAX: u32 = 8;
 /// How long the heartbeat of a coordinator may be missing.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -119,7 +119,7 @@ pub(super) struct RoundPlan {
     pub(super) read: Vec<(TaskKey, bool)>,
     /// Outputs of which it is enough to know that they are there.
     pub(super) only_there: Vec<TaskKey>,
-    /// How many rounds before this one ended with outputs that were still on their way.
+    /// How often the patience for outputs is doubled.
     pub(super) late_rounds: u32,
     /// Looks whether the query has ended.
     pub(super) end: bool,
@@ -190,49 +190,37 @@ pub(super) async fn round(
     let patience = (!meadow.is_fast()).then(|| {
         let after_another = asked_for.len().div_ceil(at_once.max(1) as usize).max(1) as u32;
         let each = request.map_or(LATE_UNKNOWN, |took| (took * LATE_REQUESTS).max(LATE_LEAST));
-        each * after_another * (1 << plan.late_rounds.min(LATE_DOUBLINGS))
+        each * after_another * (1 << plan.late_rounds)
     });
-    let too_late = async {
-        match patience {
-            Some(patience) => tokio::time::sleep(patience).await,
-            None => std::future::pending().await,
-        }
-    };
     let asked = only_there.into_iter().map(|key| (key, None));
     let read = read
         .into_iter()
         .map(|(key, is_whole)| (key, Some(is_whole)));
-    let outputs = futures::stream::iter(read.chain(asked))
-        .map(|(key, read)| {
-            let meadow = &meadow;
-            async move {
-                let found = match (read, is_listed) {
-                    (Some(is_whole), _) => {
-                        let first = if is_whole { whole } else { first };
-                        read_output(meadow, query, key, first).await
-                    }
-                    (None, true) => return Some((key, Some(Found::There))),
-                    (None, false) => {
-                        let there = meadow.has(&keys::query_output(query, key)).await;
-                        return Some((key, there.ok()?.then_some(Found::There)));
-                    }
-                };
-                match found {
-                    Ok(found) => Some((key, found.map(Found::Read))),
-                    Err(error @ Error::Corrupt { .. }) => {
-                        Some((key, Some(Found::Unreadable(error))))
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "an output cannot be read now");
-                        None
-                    }
+    let requests = read.chain(asked).map(|(key, read)| {
+        let meadow = &meadow;
+        async move {
+            let found = match (read, is_listed) {
+                (Some(is_whole), _) => {
+                    let first = if is_whole { whole } else { first };
+                    read_output(meadow, query, key, first).await
+                }
+                (None, true) => return Some((key, Some(Found::There))),
+                (None, false) => {
+                    let there = meadow.has(&keys::query_output(query, key)).await;
+                    return Some((key, there.ok()?.then_some(Found::There)));
+                }
+            };
+            match found {
+                Ok(found) => Some((key, found.map(Found::Read))),
+                Err(error @ Error::Corrupt { .. }) => Some((key, Some(Found::Unreadable(error)))),
+                Err(error) => {
+                    tracing::debug!(%error, "an output cannot be read now");
+                    None
                 }
             }
-        })
-        .buffer_unordered(at_once as usize)
-        .take_until(too_late)
-        .filter_map(async |answer| answer)
-        .collect::<BTreeMap<_, _>>();
+        }
+    });
+    let outputs = answered(requests, at_once as usize, patience);
     let is_there = async |asked: bool, key: String| match asked {
         true => Ok::<_, Error>(Some(meadow.has(&key).await?)),
         false => Ok(None),
@@ -263,6 +251,26 @@ pub(super) async fn round(
         is_late,
         is_over: has_end? == Some(true) || has_plan? == Some(false),
     })
+}
+
+/// The answers to requests, so many of which are under way at once, that come within this time.
+async fn answered<T>(
+    requests: impl Iterator<Item = impl Future<Output = Option<(TaskKey, T)>>>,
+    at_once: usize,
+    patience: Option<Duration>,
+) -> BTreeMap<TaskKey, T> {
+    let too_late = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
+    futures::stream::iter(requests)
+        .buffer_unordered(at_once)
+        .take_until(too_late)
+        .filter_map(async |answer| answer)
+        .collect()
+        .await
 }
 
 /// Whether one of these outputs is there.
@@ -385,4 +393,23 @@ pub(super) async fn clean(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_an_answer_that_does_not_come() {
+        let requests = (0..5_u32).map(|task| async move {
+            match task {
+                1 => std::future::pending().await,
+                2 => return None,
+                _ => tokio::time::sleep(LATE_LEAST / 2).await,
+            }
+            Some((TaskKey { stage: 1, task }, task))
+        });
+        let answers = answered(requests, 8, Some(LATE_LEAST)).await;
+        assert_eq!(answers.into_values().collect::<Vec<_>>(), [0, 3, 4]);
+    }
 }

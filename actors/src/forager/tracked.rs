@@ -2,7 +2,7 @@
 
 use super::attempt::{AttemptEnd, AttemptJob};
 use super::handle::Known;
-use super::requests::{Found, OUTPUTS_FIRST, RoundPlan};
+use super::requests::{Found, LATE_ROUNDS_MAX, OUTPUTS_FIRST, RoundPlan};
 use crate::mailbox::Reply;
 use apiary_engine::behavior::foraging::{Bees, Foraging, Policy, Start};
 use apiary_engine::behavior::membership::SwarmView;
@@ -59,7 +59,7 @@ pub(super) struct Tracked {
     end_asked_at: Duration,
     ends_asked: u32,
     rounds: usize,
-    /// Of the last ones, those that ended with something still on its way.
+    /// Rounds that ended with something still on its way, less those that did not.
     late_rounds: u32,
     began_at: Duration,
     silent_since: Option<Duration>,
@@ -259,9 +259,10 @@ impl Tracked {
         missed: &[TaskKey],
         is_late: bool,
     ) {
+        // A line that is slow once is slow the next time too.
         self.late_rounds = match is_late {
-            true => self.late_rounds.saturating_add(1),
-            false => 0,
+            true => (self.late_rounds + 1).min(LATE_ROUNDS_MAX),
+            false => self.late_rounds.saturating_sub(1),
         };
         for key in missed {
             self.foraging.missed(now, *key);
