@@ -233,7 +233,13 @@ impl Inner {
                 target: request.target,
                 outcome,
             });
-            let Some(answer) = answer else { break };
+            let Some(answer) = answer else {
+                // Whoever is cut off by its put finds that in the log.
+                if self.is_unreachable.load(Ordering::SeqCst) {
+                    self.set_unreachable(true);
+                }
+                break;
+            };
             http::write_answer(client, &answer)?;
         }
         Ok(())
@@ -250,7 +256,7 @@ impl Inner {
         match http::exchange(self.server, request) {
             Err(_) => (Outcome::Unreachable, None),
             Ok(_) if self.is_last(request) => {
-                self.set_unreachable(true);
+                self.is_unreachable.store(true, Ordering::SeqCst);
                 (Outcome::Lost, None)
             }
             Ok(_) if self.is_chosen(&self.lose_every) => (Outcome::Lost, None),
