@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 /// Creates that run at once.
 const RIVALS: usize = 8;
+/// How often all of them may be refused: a store may refuse those that meet (S3's 409), with nothing
+/// written, but not for ever.
+const REFUSALS_MAX: u32 = 4;
 
 impl Meadow {
     /// Proves the store with concurrent creates of one key and checks or makes `apiary.json`.
@@ -59,22 +62,32 @@ impl Meadow {
             cleaned.map(|()| time)
         };
         let began_at = Instant::now();
-        let mut tries = 0;
+        let (mut tries, mut refusals) = (0, 0);
         loop {
             match prove_once().await {
+                Ok(Some(time)) => return Ok(time),
+                Ok(None) if refusals < REFUSALS_MAX => {
+                    tracing::debug!(tries, "all rivals were refused, trying again");
+                    refusals += 1;
+                }
+                Ok(None) => {
+                    let what = "of concurrent creates of one key all were refused";
+                    return Err(self.unfit(what.into()));
+                }
                 Err(Error::Store { source, .. })
                     if is_transient(&source) && began_at.elapsed() < self.rooted.retry.deadline =>
                 {
                     tracing::debug!(error = %source, tries, "nothing was proved, trying again");
                 }
-                outcome => return outcome,
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(self.rooted.retry.pause(tries)).await;
             tries += 1;
         }
     }
 
-    async fn prove_create(&self, key: &str) -> Result<StoreTime> {
+    /// `None` when all rivals were refused.
+    async fn prove_create(&self, key: &str) -> Result<Option<StoreTime>> {
         let path = super::path_of(key)?;
         let bodies: Vec<Bytes> = (0..RIVALS)
             .map(|rival| Bytes::from(format!("{key} {rival}")))
@@ -107,19 +120,17 @@ impl Meadow {
                 if losers == 0 {
                     self.prove_refusal(&path, key).await?;
                 }
-                Ok(StoreTime {
+                Ok(Some(StoreTime {
                     modified_ms,
                     written_at,
-                })
+                }))
             }
             ([_], _, _) => {
                 Err(self
                     .unfit("an acknowledged create does not read back as it was written".into()))
             }
             (_, _, Some(error)) => Err(super::store_error("creating", key, error)),
-            ([], _, None) => {
-                Err(self.unfit("of concurrent creates of one key all were refused".into()))
-            }
+            ([], _, None) => Ok(None),
         }
     }
 

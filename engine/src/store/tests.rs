@@ -454,6 +454,19 @@ async fn a_store_whose_answers_are_lost_is_proved_at_another_try() {
     }
 }
 
+/// S3 may answer so to creates that meet.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_all_rivals_is_proved_at_another_try_and_not_for_ever() {
+    let (store, meadow) = faulty();
+    store.fail_puts([Fault::Conflict; 8]);
+    meadow.prove().await.unwrap();
+    store.fail_puts([Fault::Conflict; 800]);
+    let error = meadow.prove().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert!(error.to_string().contains("all were refused"), "{error}");
+    assert_eq!(keys(&meadow, "_swarm", None).await, [""; 0]);
+}
+
 #[tokio::test]
 async fn ages_are_told_by_the_clock_of_the_store() {
     let (_directory, meadows) = both().await;
