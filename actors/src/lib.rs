@@ -19,6 +19,7 @@ mod keeper;
 mod ledger;
 mod mailbox;
 mod node;
+mod patience;
 mod planner;
 mod pool;
 mod query;

@@ -31,12 +31,7 @@ impl State {
         }
     }
 
-    pub(super) fn clean_later(
-        &mut self,
-        myself: &ActorRef<Message>,
-        query: QueryId,
-        end: Option<Ending>,
-    ) {
+    fn clean_later(&mut self, myself: &ActorRef<Message>, query: QueryId, end: Option<Ending>) {
         let message = Message::Clean {
             query,
             end: end.clone(),

@@ -25,14 +25,14 @@ impl State {
     }
 
     /// Whether a bell came before its plan.
-    pub(super) fn awaits_plan(&self, now: Duration) -> bool {
+    fn awaits_plan(&self, now: Duration) -> bool {
         self.ignored.values().any(|ignored| match ignored {
             Ignored::Planless { since, .. } => now.saturating_sub(*since) < PLAN_LATE,
             _ => false,
         })
     }
 
-    pub(super) fn heard(&self) -> Heard {
+    fn heard(&self) -> Heard {
         let (now, view) = (self.now(), self.with.swarm.view());
         let members = view.members.iter();
         let alive = members.filter(|member| member.state == NodeState::Alive);
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Queries whose bell came before their plan.
-    pub(super) fn awaited(&self) -> Vec<QueryId> {
+    fn awaited(&self) -> Vec<QueryId> {
         let now = self.now();
         let is_due = |ignored: &Ignored| match ignored {
             Ignored::Planless { since, again_at } => {
@@ -137,7 +137,7 @@ impl State {
     }
 
     /// A query that somebody named.
-    pub(super) fn found(&mut self, myself: &ActorRef<Message>, query: QueryId, is_rung: bool) {
+    fn found(&mut self, myself: &ActorRef<Message>, query: QueryId, is_rung: bool) {
         if self.queries.contains_key(&query) || self.cleaning.contains_key(&query) {
             return;
         }
@@ -238,7 +238,7 @@ impl State {
     }
 
     /// Longer than any query of this meadow may take.
-    pub(super) fn ancient(&self) -> Duration {
+    fn ancient(&self) -> Duration {
         self.with.environment.settings.query_deadline() * 2
     }
 

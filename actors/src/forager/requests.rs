@@ -2,6 +2,7 @@
 
 use super::Ending;
 use crate::bees::BeesHandle;
+use crate::patience::answered;
 use apiary_engine::behavior::membership::{DEAD_PROMISES, PROMISE_DEFAULT};
 use apiary_engine::behavior::temperature::Regulation;
 use apiary_engine::distributed::{StoredOutput, discard_cells, first_read_bytes, read_output};
@@ -220,7 +221,7 @@ pub(super) async fn round(
             }
         }
     });
-    let outputs = answered(requests, at_once as usize, patience);
+    let outputs = answered::<BTreeMap<_, _>, _>(requests, at_once as usize, patience);
     let is_there = async |asked: bool, key: String| match asked {
         true => Ok::<_, Error>(Some(meadow.has(&key).await?)),
         false => Ok(None),
@@ -251,26 +252,6 @@ pub(super) async fn round(
         is_late,
         is_over: has_end? == Some(true) || has_plan? == Some(false),
     })
-}
-
-/// The answers to requests, so many of which are under way at once, that come within this time.
-async fn answered<T>(
-    requests: impl Iterator<Item = impl Future<Output = Option<(TaskKey, T)>>>,
-    at_once: usize,
-    patience: Option<Duration>,
-) -> BTreeMap<TaskKey, T> {
-    let too_late = async {
-        match patience {
-            Some(patience) => tokio::time::sleep(patience).await,
-            None => std::future::pending().await,
-        }
-    };
-    futures::stream::iter(requests)
-        .buffer_unordered(at_once)
-        .take_until(too_late)
-        .filter_map(async |answer| answer)
-        .collect()
-        .await
 }
 
 /// Whether one of these outputs is there.
@@ -393,23 +374,4 @@ pub(super) async fn clean(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_an_answer_that_does_not_come() {
-        let requests = (0..5_u32).map(|task| async move {
-            match task {
-                1 => std::future::pending().await,
-                2 => return None,
-                _ => tokio::time::sleep(LATE_LEAST / 2).await,
-            }
-            Some((TaskKey { stage: 1, task }, task))
-        });
-        let answers = answered(requests, 8, Some(LATE_LEAST)).await;
-        assert_eq!(answers.into_values().collect::<Vec<_>>(), [0, 3, 4]);
-    }
 }

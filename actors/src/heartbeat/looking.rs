@@ -2,13 +2,13 @@
 
 use super::{Arguments, READS_AT_ONCE};
 use crate::forager::ForagerHandle;
+use crate::patience::answered;
 use apiary_engine::behavior::membership::Mark;
 use apiary_engine::error::{Error, Result};
 use apiary_engine::store::{Meadow, tag_of};
 use apiary_protocol::heartbeat::Heartbeat as Beat;
 use apiary_protocol::ids::NodeId;
 use apiary_protocol::keys;
-use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -84,28 +84,17 @@ pub(super) async fn look(
         Reads::Changed(_) => request.map(|took| (took * READS_WAIT_REQUESTS).max(READS_WAIT)),
         Reads::New(_) | Reads::Watched => None,
     };
-    let too_late = async {
-        match patience {
-            Some(patience) => tokio::time::sleep(patience).await,
-            None => std::future::pending().await,
-        }
-    };
     let meadow = &with.meadow;
-    let read = futures::stream::iter(wanted)
-        .map(|node| async move { (node, read_beat(meadow, node).await) })
-        .buffer_unordered(READS_AT_ONCE)
-        .take_until(too_late)
-        .filter_map(|(node, beat)| async move {
-            match beat {
-                Ok(beat) => Some((node, beat)),
-                Err(error) => {
-                    tracing::warn!(%error, "a heartbeat cannot be read");
-                    None
-                }
+    let requests = wanted.into_iter().map(|node| async move {
+        match read_beat(meadow, node).await {
+            Ok(beat) => Some((node, beat)),
+            Err(error) => {
+                tracing::warn!(%error, "a heartbeat cannot be read");
+                None
             }
-        })
-        .collect()
-        .await;
+        }
+    });
+    let read = answered(requests, READS_AT_ONCE, patience).await;
     Ok(Look {
         listed,
         written,
